@@ -1,0 +1,58 @@
+"""What every layer's state has in common: it is a value, passed in and returned, never edited in place."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Self, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def map_tensors(value: T, fn: Callable[[Tensor], Tensor]) -> T:
+    """Apply `fn` to every tensor in a tree of dataclasses and tuples; everything else is kept as it is."""
+    if isinstance(value, Tensor):
+        return fn(value)  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        return tuple(map_tensors(item, fn) for item in value)  # type: ignore[return-value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), fn) for f in fields(value)})
+    return value
+
+
+def iter_tensors(value: object) -> Iterator[Tensor]:
+    """Walk through every tensor in a tree of dataclasses and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from iter_tensors(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            yield from iter_tensors(getattr(value, f.name))
+
+
+class State(ABC):
+    """Fast weights and waiting tokens of one layer after some tokens of B streams.
+
+    Subclasses are frozen dataclasses whose tensors keep streams in their first dimension.
+    """
+
+    def detach(self) -> Self:
+        """Cut the graph, keeping the numbers: truncated backpropagation at this point."""
+        return map_tensors(self, Tensor.detach)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same state on `device`; the original stays where it is."""
+        return map_tensors(self, lambda x: x.to(device))
+
+    @abstractmethod
+    def select(self, streams: Tensor) -> Self:
+        """Return the states of `streams` [int64, any length], repeated or reordered as asked (beam search)."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that this state needs by itself, not counting what it shares with the model."""
+        return sum(x.numel() * x.element_size() for x in iter_tensors(self))
