@@ -1,0 +1,198 @@
+"""A table as a value: S streams' written rows over a shared base, cheap to keep, to fork and to go on from.
+
+Handles are immutable. Behind them the newest one owns the storage, which is extended in place; an older one
+keeps the few rows that were overwritten since, and rebuilds storage of its own if it is ever used again
+(persistent arrays after H. G. Baker, 1978). So a call costs the rows that it touches, whatever was written
+before, and no handle ever sees the writes of another.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fwpkm.memory.store import RowStore
+from fwpkm.ops.memory_scan import memory_scan_
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Undo:
+    """What turns the next newer version back into this one."""
+
+    log: tuple[tuple[Tensor, Tensor], ...]  # (rows, their contents before), oldest first
+    new_cells: Tensor
+    used: int
+
+    def apply(self, store: RowStore) -> None:
+        """Take one version's writes out of `store`."""
+        for row, contents in reversed(self.log):
+            store.rows[row] = contents
+        store.index.view(-1)[self.new_cells] = -1
+        store.used = self.used
+
+    @property
+    def num_rows(self) -> int:
+        """Rows kept."""
+        return sum(row.shape[0] for row, _ in self.log)
+
+
+class Overlay:
+    """The tables of S streams, each N slots of width Dv, as one immutable value."""
+
+    __slots__ = ("__weakref__", "_newer", "_store", "_undo")
+
+    def __init__(self, store: RowStore) -> None:
+        self._store: RowStore | None = store
+        self._newer: Overlay | None = None
+        self._undo: _Undo | None = None
+
+    @classmethod
+    def fresh(
+        cls, base: Tensor | None, num_streams: int, num_slots: int, like: Tensor, *, sparse_grad: bool = False
+    ) -> "Overlay":
+        """Return tables that hold `base` [N, Dv] (None: zeros) and nothing else; rows are made like `like`."""
+        return cls(RowStore.empty(base, num_streams, num_slots, like, sparse_grad=sparse_grad))
+
+    @property
+    def store(self) -> RowStore:
+        """This version's storage, to read from only; the next edit may take it over."""
+        if self._store is None:
+            self._store = self._rebuild()
+            self._newer = self._undo = None
+        return self._store
+
+    def _rebuild(self) -> RowStore:
+        path: list[Overlay] = [self]
+        while path[-1]._newer is not None:
+            path.append(path[-1]._newer)
+        store = path[-1].store.copy()
+        for version in reversed(path[:-1]):
+            assert version._undo is not None, "a version without storage knows the way to its successor"
+            version._undo.apply(store)
+        return store.copy()
+
+    def gather(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
+        """Copy the contents of `cells` (stream * N + slot); differentiable in rows and base."""
+        return self.store.gather(cells)
+
+    def read(self, w: Float[Tensor, "M J"], cells: Int[Tensor, "M J"]) -> Float[Tensor, "M Dv"]:
+        """Add up  sum_j w_j V[cell_j]."""
+        return self.store.read(w, cells)
+
+    def put(
+        self, cells: Int[Tensor, " R"], rows: Float[Tensor, "R Dv"], written: Bool[Tensor, " R"]
+    ) -> "Overlay":
+        """Return tables in which cell cells[r] holds rows[r] where it was written; differentiable in `rows`."""
+        old = self.store
+        place = torch.arange(old.used, old.used + rows.shape[0], dtype=torch.int32, device=cells.device)
+        place = torch.where(written, place, -1)
+        # New rows come behind all old ones, so the maximum replaces an old place and keeps one not written.
+        index = old.index.flatten().scatter_reduce(0, cells, place, "amax").view(old.index.shape)
+        if old.used:
+            rows = torch.cat((old.rows[: old.used], rows))
+        new = old.replaced(index, rows)
+        return Overlay(new.compacted() if new.used > index.numel() else new)
+
+    @contextmanager
+    def editing(self, num_pairs: int) -> Iterator["OverlayEditor"]:
+        """Write in place, for inference: the editor's `result` is the new version, this one stays what it is.
+
+        Args:
+            num_pairs: How many row writes to expect. Where copying the storage is no more work than that,
+                it is copied; otherwise this handle keeps the overwritten rows.
+        """
+        store = self.store
+        if store.used <= num_pairs or not store.editable:
+            yield OverlayEditor(store.copy(), keep_log=False)
+            return
+        editor = OverlayEditor(store, keep_log=True)
+        try:
+            yield editor
+        except BaseException:
+            editor.undo().apply(store)
+            raise
+        self._undo, self._newer, self._store = editor.undo(), editor.result, None
+        _limit_undo(store, self)
+
+    def detach(self) -> "Overlay":
+        """Cut the graph, keeping the numbers."""
+        store = self.store
+        new = store.moved(store.index, store.rows.detach(), store.base)
+        return Overlay(new.compacted() if 2 * self.num_rows < store.used else new)
+
+    def to(self, device: torch.device | str, base: Tensor | None) -> "Overlay":
+        """Return the same tables on `device`, over `base`, which is the same base table there."""
+        store = self.store
+        return Overlay(store.moved(store.index.to(device), store.rows.to(device), base))
+
+    def select(self, streams: Int[Tensor, " K"]) -> "Overlay":
+        """Return the tables of `streams`, repeated or reordered as asked."""
+        return Overlay(self.store.replaced(self.store.index[streams], self.store.rows).compacted())
+
+    def dense(self) -> Float[Tensor, "S N Dv"]:
+        """Spell the tables out in full."""
+        S, N = self.store.index.shape
+        cells = torch.arange(S * N, device=self.store.index.device)
+        return self.gather(cells).view(S, N, -1)
+
+    def written(self) -> Int[Tensor, " P"]:
+        """List the cells (stream * N + slot) that were written."""
+        return (self.store.index.view(-1) >= 0).nonzero().squeeze(1)
+
+    @property
+    def num_rows(self) -> int:
+        """Cells that were written, of all streams."""
+        return int((self.store.index >= 0).sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the written rows and of the index to them; the base is shared and does not count."""
+        store = self.store
+        row_bytes = store.rows.shape[1] * store.rows.element_size()
+        return store.used * row_bytes + store.index.numel() * store.index.element_size()
+
+
+class OverlayEditor:
+    """Access to one storage while its next version is being written."""
+
+    def __init__(self, store: RowStore, *, keep_log: bool) -> None:
+        self.store = store
+        self.result = Overlay(store)
+        self._keep_log = keep_log
+        self._used = store.used
+        self._log: list[tuple[Tensor, Tensor]] = []
+        self._new: list[Tensor] = []
+
+    def write(
+        self,
+        w: Float[Tensor, "M J"],
+        cells: Int[Tensor, "M J"],
+        write_w: Float[Tensor, "M J"],
+        target: Float[Tensor, "M Dv"],
+    ) -> Float[Tensor, "M Dv"]:
+        """Read for one chunk's tokens, then write their rows; returns what was read."""
+        row, new = self.store.claim(cells)
+        if self._keep_log:
+            old = row.unique()
+            old = old[old < self._used]
+            self._log.append((old, self.store.rows[old]))
+            self._new.append(new)
+        count = [cells.shape[0]]
+        return memory_scan_(self.store.rows, row, w, write_w, target, count, count)
+
+    def undo(self) -> _Undo:
+        """Return what takes this editor's writes out again."""
+        new = torch.cat(self._new) if self._new else self.store.index.new_empty(0, dtype=torch.int64)
+        return _Undo(log=tuple(self._log), new_cells=new, used=self._used)
+
+
+def _limit_undo(store: RowStore, newest: Overlay) -> None:
+    """Let the oldest versions copy the storage, once the rows kept for them outweigh such a copy."""
+    alive = [v for ref in store.older if (v := ref()) is not None and v._undo is not None] + [newest]
+    while alive and sum(v._undo.num_rows for v in alive if v._undo is not None) > store.used:
+        alive.pop(0).store  # noqa: B018 - rebuilds, and forgets the way to its successor
+    store.older = [weakref.ref(v) for v in alive]

@@ -1,0 +1,251 @@
+"""The FwPKM recurrence on states: one definition, carried out with a graph, in place, or literally.
+
+All three take a rectangular block of tokens, the first of which begins a chunk, and give what the tokens
+not yet `answered` retrieve, together with the fast weights after the last write.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fwpkm.memory.overlay import Overlay
+from fwpkm.memory.tokens import Tokens
+from fwpkm.ops.addressing import address
+from fwpkm.ops.core.naive import core_naive
+from fwpkm.ops.core.options import CoreOptions
+from fwpkm.ops.core.schedule import Window, plan_windows
+from fwpkm.ops.core.weights import read_weights
+from fwpkm.ops.memory_scan import memory_scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FastWeights:
+    """The part of a state that is learned while answering."""
+
+    keys: Float[Tensor, "S 2 H n half"]
+    table: Overlay
+    streams: tuple[int, ...]
+    """Which of the table's streams each of the B token streams belongs to; `keys` are theirs alone."""
+
+    @property
+    def first_cells(self) -> Int[Tensor, " B"]:
+        """Number of slot 0 of each token stream, through all the table's streams."""
+        num_slots = self.keys.shape[-2] ** 2
+        return torch.tensor(self.streams, device=self.keys.device) * num_slots
+
+
+def scan_with_graph(
+    x: Tokens,
+    weights: FastWeights,
+    options: CoreOptions,
+    temperature: Tensor | float,
+    *,
+    answered: int = 0,
+    flush: bool = False,
+) -> tuple[Float[Tensor, "B t Dv"], FastWeights]:
+    """Carry out the recurrence on a compact copy of the rows it touches, differentiable in everything."""
+    windows = plan_windows(x.num_tokens, options, answered=answered, flush=flush)
+    scores, cells, keys = _address_all(x, weights, windows, options)
+    B = x.q.shape[0]
+    reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
+    w = read_weights(torch.cat(scores), options.weights, temperature)
+    split = w.split(reads)
+    own = torch.cat([part[:m] for part, m in zip(split, writes, strict=True)])
+    scale = torch.cat([_scale(x, c, win, options) for c, win in zip(cells, windows, strict=True)])
+    step = _write_weights(x, windows, options, own, scale)
+    target = torch.cat([_target(x, win, options) for win in windows])
+    ids, rows = _number(torch.cat(cells), weights.table.store.index.numel())
+    v_hat, table = memory_scan(weights.table.gather(ids), rows, w, step, target, reads, writes)
+    written = _written_rows(rows, reads, writes, ids.shape[0])
+    new = replace(weights, keys=keys, table=weights.table.put(ids, table, written))
+    out = [_first_answers(part, win, B) for part, win in zip(v_hat.split(reads), windows, strict=True)]
+    return torch.cat(out, dim=1), new
+
+
+def scan_in_place(
+    x: Tokens,
+    weights: FastWeights,
+    options: CoreOptions,
+    temperature: Tensor | float,
+    *,
+    answered: int = 0,
+    flush: bool = False,
+) -> tuple[Float[Tensor, "B t Dv"], FastWeights]:
+    """Carry out the recurrence window by window on the streams' own rows, for inference."""
+    windows = plan_windows(x.num_tokens, options, answered=answered, flush=flush)
+    B, J = x.q.shape[0], x.q.shape[2] * options.topk
+    keys, out = weights.keys, []
+    with weights.table.editing(sum(B * win.num_written * J for win in windows)) as editor:
+        for win in windows:
+            score, cells, keys = _address_window(x, replace(weights, keys=keys), win, options)
+            w = read_weights(score, options.weights, temperature)
+            m = B * win.num_written
+            rest = editor.store.read(w[m:], cells[m:])
+            if m:
+                own = w[:m]
+                step = _write_weights(x, (win,), options, own, _scale(x, cells, win, options))
+                rest = torch.cat((editor.write(own, cells[:m], step, _target(x, win, options)), rest))
+            out.append(_first_answers(rest, win, B))
+    return torch.cat(out, dim=1), replace(weights, keys=keys, table=editor.result)
+
+
+def scan_by_definition(
+    x: Tokens,
+    weights: FastWeights,
+    options: CoreOptions,
+    temperature: Tensor | float,
+    *,
+    answered: int = 0,
+    flush: bool = False,
+) -> tuple[Float[Tensor, "B t Dv"], FastWeights]:
+    """Carry out the recurrence on dense tables, every gradient by autograd: for tests and rare options."""
+    S, N = weights.keys.shape[0], weights.keys.shape[-2] ** 2
+    own = weights.first_cells if S > 1 else weights.first_cells[:1]
+    cells = (own[:, None] + torch.arange(N, device=own.device)).flatten()
+    tables = weights.table.gather(cells).view(S, N, -1)
+    traces = []
+    for s in range(S):
+        b = slice(s, s + 1) if S > 1 else slice(None)
+        traces.append(
+            core_naive(
+                x.q[b],
+                x.v[b],
+                None if x.gate is None else x.gate[b],
+                weights.keys[s],
+                tables[s],
+                options,
+                temperature=temperature,
+                write_mask=None if x.write_mask is None else x.write_mask[b],
+                answered=answered,
+                flush=flush,
+            )
+        )
+    rows = torch.cat([trace.values for trace in traces])
+    table = weights.table.put(cells, rows, torch.ones_like(cells, dtype=torch.bool))
+    new = replace(weights, keys=torch.stack([trace.keys for trace in traces]), table=table)
+    return torch.cat([trace.output for trace in traces]), new
+
+
+def _address_all(
+    x: Tokens, weights: FastWeights, windows: Sequence[Window], options: CoreOptions
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    scores, cells = [], []
+    for win in windows:
+        score, cell, keys = _address_window(x, weights, win, options)
+        weights = replace(weights, keys=keys)
+        scores.append(score)
+        cells.append(cell)
+    return scores, cells, weights.keys
+
+
+def _address_window(
+    x: Tokens, weights: FastWeights, win: Window, options: CoreOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return scores and cells [B*M, J] of a window's tokens, the written ones of all streams first, and keys."""
+    q, keys = x.q[:, win.start : win.stop], weights.keys
+    B, S, m = q.shape[0], keys.shape[0], win.num_written
+    shared = S < B
+    if shared:
+        q = torch.cat((q[:, :m].flatten(0, 1), q[:, m:].flatten(0, 1)))[None]
+    score, slot, keys = address(
+        q,
+        keys,
+        topk=options.topk,
+        score=options.score,
+        step_tokens=win.num_key_tokens * (B if shared else 1),
+        step_size=keys.new_full((S,), options.key_lr * options.addressing_weight),
+    )
+    score, slot = score.flatten(2), slot.flatten(2)
+    if shared:
+        return score[0], slot[0] + weights.first_cells[0], keys
+    cells = slot + weights.first_cells[:, None, None]
+    return _written_first(score, m), _written_first(cells, m), keys
+
+
+def _written_first(per_token: Tensor, num_written: int) -> Tensor:
+    """Flatten [B, M, J] to [B*M, J] so that the written tokens of all streams come first."""
+    if per_token.shape[0] == 1:
+        return per_token[0]
+    return torch.cat((per_token[:, :num_written].flatten(0, 1), per_token[:, num_written:].flatten(0, 1)))
+
+
+def _first_answers(part: Tensor, win: Window, B: int) -> Tensor:
+    """Put a window's [B*M, D] in the order of the tokens, [B, M, D], without those answered before."""
+    m, width = win.num_written, part.shape[-1]
+    own, rest = part[: B * m].view(B, m, width), part[B * m :].view(B, win.num_tokens - m, width)
+    return torch.cat((own, rest), dim=1)[:, win.num_repeated :]
+
+
+def _target(x: Tokens, win: Window, options: CoreOptions) -> Tensor:
+    first = win.start + options.lookahead
+    return x.v[:, first : first + win.num_written].flatten(0, 1)
+
+
+def _write_weights(
+    x: Tokens, windows: Sequence[Window], options: CoreOptions, w: Tensor, scale: Tensor
+) -> Tensor:
+    """Return the write weights  a = eta g w / R  of the windows' written tokens."""
+    step = w * scale
+    if options.write_rule == "exact":
+        step = step / w.square().sum(-1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
+    for factor in (x.gate, x.write_mask):
+        if factor is not None:
+            spans = [factor[:, win.start : win.start + win.num_written].flatten() for win in windows]
+            step = step * torch.cat(spans)[:, None]
+    return step
+
+
+def _scale(x: Tokens, cells: Tensor, win: Window, options: CoreOptions) -> Tensor:
+    """Return the part of the write weights that no gradient flows through: eta / R for each written pair."""
+    B, m = x.q.shape[0], win.num_written
+    counts = _read_counts(cells[: B * m], _counted(cells, win, options, B))
+    eta = options.value_lr
+    if options.write_rule == "release" and m:
+        eta = eta * cells.shape[1] * _num_release_tokens(x, win) / (B * m)
+    return eta / counts.to(x.v.dtype)
+
+
+def _num_release_tokens(x: Tokens, win: Window) -> int:
+    if x.write_mask is None:
+        return x.q.shape[0] * win.num_recent
+    return int((x.write_mask[:, win.start : win.start + win.num_written] > 0).sum())
+
+
+def _counted(cells: Tensor, win: Window, options: CoreOptions, B: int) -> Tensor:
+    """Choose the reads that R counts: the chunk's, or, in the release, those since the last border (D1)."""
+    if options.border == "dropped":
+        return cells
+    if options.write_rule == "release":
+        return _first_answers(cells, win, B)
+    return cells[: B * win.num_written]
+
+
+def _read_counts(cells: Int[Tensor, "P J"], counted: Int[Tensor, "*Q J"]) -> Int[Tensor, "P J"]:
+    """Count for every cell how often it is among `counted`, at least 1."""
+    ordered = counted.flatten().sort().values
+    last = torch.searchsorted(ordered, cells, right=True)
+    return (last - torch.searchsorted(ordered, cells)).clamp_min_(1)
+
+
+def _number(cells: Int[Tensor, "Tr J"], num_cells: int) -> tuple[Int[Tensor, " R"], Int[Tensor, "Tr J"]]:
+    """Number the distinct cells: return them, and the number of each given one.
+
+    When compiling, the list is padded to the most that there could be, so that shapes do not depend on data.
+    """
+    ordered, order = cells.flatten().sort()
+    first = torch.ones_like(ordered)
+    first[1:] = ordered[1:] != ordered[:-1]
+    rank = first.cumsum(0) - 1
+    bound = min(ordered.shape[0], num_cells)
+    if not torch.compiler.is_compiling() and ordered.shape[0]:
+        bound = int(rank[-1]) + 1
+    ids = ordered.new_zeros(bound).scatter(0, rank, ordered)
+    return ids, torch.empty_like(rank).scatter(0, order, rank).view(cells.shape)
+
+
+def _written_rows(rows: Tensor, reads: Sequence[int], writes: Sequence[int], num_rows: int) -> Tensor:
+    own = torch.cat([part[:m] for part, m in zip(rows.split(list(reads)), writes, strict=True)])
+    return rows.new_zeros(num_rows, dtype=torch.bool).index_fill(0, own.flatten(), True)

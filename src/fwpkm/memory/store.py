@@ -1,0 +1,146 @@
+"""The rows that streams have written, over a base table that they share."""
+
+import weakref
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fwpkm.ops.sparse import gathered_sum
+
+if TYPE_CHECKING:
+    from fwpkm.memory.overlay import Overlay
+
+Cells = Int[Tensor, "*P"]
+"""Slots numbered through all streams: stream * N + slot."""
+
+
+class RowStore:
+    """Physical storage of S streams' written rows: edited in place, so never handed out (see Overlay)."""
+
+    def __init__(
+        self,
+        *,
+        base: Tensor | None,
+        index: Tensor,
+        rows: Tensor,
+        used: int,
+        borrowed: bool = False,
+        sparse_grad: bool = False,
+    ) -> None:
+        self.base = base
+        """Shared table [N, Dv]; None stands for zeros."""
+        self.index = index
+        """Row of each cell, int32 [S, N]; -1 where the base still holds."""
+        self.rows = rows
+        """Rows [capacity, Dv], of which the first `used` may be in use."""
+        self.used = used
+        self.borrowed = borrowed
+        """Whether somebody else, such as an autograd graph, may still need these very tensors."""
+        self.sparse_grad = sparse_grad
+        """Whether a trained base table gets sparse gradients."""
+        self.older: list[weakref.ref[Overlay]] = []
+        """Older versions that find their way here by undoing writes."""
+
+    @property
+    def editable(self) -> bool:
+        """Whether the tensors may be edited in place here and now."""
+        frozen = self.rows.is_inference() and not torch.is_inference_mode_enabled()
+        return not (self.borrowed or self.rows.requires_grad or frozen)
+
+    @classmethod
+    def empty(
+        cls, base: Tensor | None, num_streams: int, num_slots: int, like: Tensor, *, sparse_grad: bool = False
+    ) -> "RowStore":
+        """Start with nothing written; rows get the width, dtype and device of `like` [*, Dv]."""
+        index = torch.full((num_streams, num_slots), -1, dtype=torch.int32, device=like.device)
+        rows = like.new_empty(0, like.shape[-1])
+        return cls(base=base, index=index, rows=rows, used=0, sparse_grad=sparse_grad)
+
+    def replaced(self, index: Tensor, rows: Tensor) -> "RowStore":
+        """Return other contents over the same base; rows that have a graph are never edited in place."""
+        return RowStore(
+            base=self.base,
+            index=index,
+            rows=rows,
+            used=rows.shape[0],
+            borrowed=rows.requires_grad,
+            sparse_grad=self.sparse_grad,
+        )
+
+    def moved(self, index: Tensor, rows: Tensor, base: Tensor | None) -> "RowStore":
+        """Return the same contents held in other tensors, which somebody else may hold as well."""
+        return RowStore(
+            base=base, index=index, rows=rows, used=self.used, borrowed=True, sparse_grad=self.sparse_grad
+        )
+
+    def copy(self) -> "RowStore":
+        """Return storage of its own with the same contents and no spare room."""
+        return self.replaced(self.index.clone(), self.rows[: self.used].clone())
+
+    def compacted(self) -> "RowStore":
+        """Return the same contents without rows that no cell points to; differentiable in the rows."""
+        live = self.index >= 0
+        rows = self.rows.index_select(0, self.index[live].long())
+        index = torch.full_like(self.index, -1)
+        index[live] = torch.arange(rows.shape[0], dtype=torch.int32, device=index.device)
+        return self.replaced(index, rows)
+
+    def locate(self, cells: Cells) -> Int[Tensor, "*P"]:
+        """Return the rows of `cells`, -1 for those never written."""
+        return self.index.view(-1)[cells].long()
+
+    def base_rows(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
+        """Copy what the base table holds for `cells`."""
+        if self.base is None:
+            return self.rows.new_zeros(cells.shape[0], self.rows.shape[1])
+        return F.embedding(cells % self.index.shape[1], self.base, sparse=self.sparse_grad)
+
+    def gather(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
+        """Copy the present contents of `cells`, differentiable in rows and base."""
+        if not self.used:
+            return self.base_rows(cells)
+        row = self.locate(cells)
+        return torch.where(
+            (row >= 0)[:, None], self.rows.index_select(0, row.clamp_min(0)), self.base_rows(cells)
+        )
+
+    def read(self, w: Float[Tensor, "M J"], cells: Int[Tensor, "M J"]) -> Float[Tensor, "M Dv"]:
+        """Add up  sum_j w_j V[cell_j]  without copying a row."""
+        if not self.used:
+            return self._read_base(w, cells)
+        row = self.locate(cells)
+        own = gathered_sum(torch.where(row >= 0, w, 0), row.clamp_min(0), self.rows)
+        return own if self.base is None else own + self._read_base(torch.where(row < 0, w, 0), cells)
+
+    def _read_base(self, w: Tensor, cells: Tensor) -> Tensor:
+        if self.base is None:
+            return self.rows.new_zeros(w.shape[0], self.rows.shape[1])
+        return gathered_sum(w, cells % self.index.shape[1], self.base)
+
+    def claim(self, cells: Int[Tensor, "M J"]) -> tuple[Int[Tensor, "M J"], Int[Tensor, " U"]]:
+        """Give every cell a row of its own, filled from the base where it had none.
+
+        Returns:
+            The rows, and the cells that had none before.
+        """
+        row = self.locate(cells)
+        new = cells[row < 0].unique()
+        if not new.shape[0]:
+            return row, new
+        self._reserve(self.used + new.shape[0])
+        span = torch.arange(self.used, self.used + new.shape[0], device=new.device)
+        self.rows[self.used : self.used + new.shape[0]] = self.base_rows(new)
+        self.index.view(-1)[new] = span.to(torch.int32)
+        self.used += new.shape[0]
+        return self.locate(cells), new
+
+    def _reserve(self, num_rows: int) -> None:
+        capacity = self.rows.shape[0]
+        if num_rows <= capacity:
+            return
+        rows = self.rows.new_empty(min(max(num_rows, 2 * capacity), self.index.numel()), self.rows.shape[1])
+        rows[: self.used] = self.rows[: self.used]
+        self.rows = rows

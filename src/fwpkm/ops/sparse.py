@@ -1,0 +1,31 @@
+"""Three gathers that need no intermediate tensor of the size pairs x width."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def gathered_sum(
+    w: Float[Tensor, "M k"], ids: Int[Tensor, "M k"], rows: Float[Tensor, "R D"]
+) -> Float[Tensor, "M D"]:
+    """Add up  sum_j w_j rows[ids_j]  for every token."""
+    return F.embedding_bag(ids, rows, per_sample_weights=w, mode="sum")
+
+
+def gathered_inner(
+    x: Float[Tensor, "M D"], rows: Float[Tensor, "R D"], ids: Int[Tensor, "M k"]
+) -> Float[Tensor, "M k"]:
+    """Take the inner products  x . rows[ids_j]  of every token with its own rows."""
+    M, k = ids.shape
+    bag = torch.arange(M, device=ids.device)
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        x, rows, ids.flatten(), bag * k, bag.repeat_interleave(k), 0
+    ).view(M, k)
+
+
+def segment_sum(
+    w: Float[Tensor, " P"], tokens: Int[Tensor, " P"], starts: Int[Tensor, " U"], x: Float[Tensor, "M D"]
+) -> Float[Tensor, "U D"]:
+    """Add up  sum w x[tokens]  over each run of pairs; run u goes from starts[u] to starts[u + 1]."""
+    return F.embedding_bag(tokens, x, starts, per_sample_weights=w, mode="sum")
