@@ -1,0 +1,82 @@
+"""Root-mean-square normalisation: zero-centred in every block, gated inside Gated DeltaNet."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def check_norm(where: str, dim: int, eps: float) -> None:
+    """Raise ValueError unless `dim` and `eps` can normalise anything."""
+    problems = []
+    if dim < 1:
+        problems.append(f"dim must be at least 1, got dim={dim}")
+    if not eps > 0:
+        problems.append(f"eps must be above 0, got eps={eps}; 1e-6 is usual")
+    if problems:
+        raise ValueError(f"{where}: " + "; ".join(problems))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen half precision to float32; leave float32 and float64 alone."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def unit_rms(x: Float[Tensor, "*batch D"], eps: float) -> Float[Tensor, "*batch D"]:
+    """Scale the last dimension to a root mean square of 1; `eps` is added to the mean square."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+
+
+class RMSNorm(nn.Module):
+    """Normalise by the root mean square and scale by 1 + weight, computed in float32 or wider.
+
+    The weight starts at zero, so weight decay pulls the layer towards plain normalisation
+    (zero-centred RMSNorm, as in Qwen3-Next).
+
+    Args:
+        dim: Width of the last dimension, at least 1.
+        eps: Added to the mean square, above 0.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
+        check_norm("RMSNorm", dim, eps)
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Normalise `x`; the dtype of `x` is kept."""
+        y = unit_rms(at_least_float32(x), self.eps) * (1.0 + at_least_float32(self.weight))
+        return y.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show width and eps when the module is printed."""
+        return f"{self.weight.numel()}, eps={self.eps}"
+
+
+class GatedRMSNorm(nn.Module):
+    """Normalise, scale by a weight that starts at one, then gate: weight * unit_rms(x) * silu(gate).
+
+    The output stage of Gated DeltaNet (arXiv:2412.06464, Fig. 1).
+
+    Args:
+        dim: Width of the last dimension, at least 1.
+        eps: Added to the mean square, above 0.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
+        check_norm("GatedRMSNorm", dim, eps)
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(
+        self, x: Float[Tensor, "*batch D"], gate: Float[Tensor, "*batch D"]
+    ) -> Float[Tensor, "*batch D"]:
+        """Normalise `x` and gate it; the dtype of `x` is kept."""
+        y = unit_rms(at_least_float32(x), self.eps) * at_least_float32(self.weight)
+        return (y * F.silu(at_least_float32(gate))).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show width and eps when the module is printed."""
+        return f"{self.weight.numel()}, eps={self.eps}"

@@ -1,0 +1,115 @@
+"""One entry for the gated delta rule; the backend is the caller's choice, or "auto"."""
+
+import importlib.util
+import logging
+from functools import cache
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fwpkm.ops.delta_rule.naive import gated_delta_rule_naive
+from fwpkm.ops.delta_rule.torch import DecaySum, gated_delta_rule_torch
+
+logger = logging.getLogger(__name__)
+
+Backend = Literal["naive", "torch", "fla"]
+
+
+def gated_delta_rule(
+    q: Float[Tensor, "B T H Dk"],
+    keys: Float[Tensor, "B T H Dk"],
+    v: Float[Tensor, "B T H Dv"],
+    g: Float[Tensor, "B T H"],
+    beta: Float[Tensor, "B T H"],
+    *,
+    state: Float[Tensor, "B H Dk Dv"] | None = None,
+    mask: Bool[Tensor, "B T"] | None = None,
+    backend: Backend | Literal["auto"] = "auto",
+    decay_sum: DecaySum = "float64",
+) -> tuple[Float[Tensor, "B T H Dv"], Float[Tensor, "B H Dk Dv"]]:
+    r"""Run  S_t = exp(g_t) S_{t-1} + k_t beta_t (v_t - k_t^T exp(g_t) S_{t-1}),  o_t = q_t^T S_t .
+
+    Gated Delta Networks (arXiv:2412.06464v3, Eq. 10), S transposed. Queries and keys are divided by
+    sqrt(|x|^2 + 1e-6), queries also by sqrt(Dk).
+
+    Args:
+        q: Queries.
+        keys: Where to write.
+        v: What to write there.
+        g: Log decay, at most 0.
+        beta: Share of the old content that is replaced, 0 to 1.
+        state: S before the first token; None is all zeros.
+        mask: False where a token is padding, which leaves S alone; None is no padding.
+        backend: "naive" (the definition), "torch" (chunked), "fla" (CUDA kernels of
+            flash-linear-attention, half precision), or "auto" (fla where it can run, otherwise torch).
+        decay_sum: How backend "torch" adds up log decays: "float64" is as exact as the definition,
+            "float32" rounds as the authors' release and flash-linear-attention do.
+
+    Returns:
+        Outputs in the dtype of `v` and S after the last token in float32 or wider. No argument is
+        edited; S may share memory with `state` only where there are no tokens.
+
+    Raises:
+        ValueError: If the backend is unknown.
+        RuntimeError: If the named backend cannot run here.
+    """
+    wide = torch.float64 if v.dtype == torch.float64 else torch.float32
+    if state is None:
+        state = v.new_zeros(v.shape[0], v.shape[2], q.shape[-1], v.shape[-1], dtype=wide)
+    chosen = resolve_backend(backend, q.device, v.dtype)
+    # Products of the state with half-precision operands would round S itself at every chunk.
+    with torch.autocast(q.device.type, enabled=False):
+        if chosen == "naive":
+            mask = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if mask is None else mask
+            q, keys, wide_v, g, beta = (x.to(wide) for x in (q, keys, v, g, beta))
+            out, state = gated_delta_rule_naive(q, keys, wide_v, g, beta, state.to(wide), mask)
+            return out.to(v.dtype), state
+        if mask is not None:
+            g, beta = (x.masked_fill(~mask[..., None], 0.0) for x in (g, beta))
+        if chosen == "fla" and q.shape[1] > 0:
+            from fwpkm.ops.delta_rule.fla import gated_delta_rule_fla
+
+            return gated_delta_rule_fla(q.to(v.dtype), keys.to(v.dtype), v, g, beta, state)
+        q, keys, wide_v, g, beta = (x.to(wide) for x in (q, keys, v, g, beta))
+        out, state = gated_delta_rule_torch(q, keys, wide_v, g, beta, state.to(wide), decay_sum)
+        return out.to(v.dtype), state
+
+
+def resolve_backend(
+    requested: Backend | Literal["auto"], device: torch.device, dtype: torch.dtype
+) -> Backend:
+    """Turn the user's wish into a backend. Only "auto" may choose; a named backend must run.
+
+    Raises:
+        ValueError: If the backend is unknown.
+        RuntimeError: If the named backend cannot run here.
+    """
+    if requested not in ("auto", "naive", "torch", "fla"):
+        raise ValueError(f"gated_delta_rule: backend must be auto, naive, torch or fla, got {requested!r}")
+    if requested in ("naive", "torch"):
+        return requested
+    missing = _why_not_fla(device.type, dtype)
+    if requested == "fla" and missing:
+        raise RuntimeError(f"gated_delta_rule: backend='fla': {missing}. Use backend='torch' or 'auto'.")
+    chosen: Backend = "torch" if missing else "fla"
+    if requested == "auto":
+        _announce(chosen, missing)
+    return chosen
+
+
+def _why_not_fla(device_type: str, dtype: torch.dtype) -> str | None:
+    # Looked for, not imported: importing fla on a machine without CUDA breaks transformers.
+    if device_type != "cuda":
+        return f"its kernels need a CUDA device, got {device_type!r}"
+    if importlib.util.find_spec("fla") is None:
+        return "the package 'flash-linear-attention' is not installed"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"its kernels need half precision, got {dtype}"
+    return None
+
+
+@cache
+def _announce(chosen: Backend, missing: str | None) -> None:
+    logger.info("gated_delta_rule: backend auto -> %s%s", chosen, f" ({missing})" if missing else "")
