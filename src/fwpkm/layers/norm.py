@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation: zero-centred in every block, gated inside Gated DeltaNet."""
+"""Root-mean-square normalisation: zero-centred in blocks, plain, or gated (Gated DeltaNet)."""
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,30 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Normalise `x`; the dtype of `x` is kept."""
         y = unit_rms(at_least_float32(x), self.eps) * (1.0 + at_least_float32(self.weight))
+        return y.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show width and eps when the module is printed."""
+        return f"{self.weight.numel()}, eps={self.eps}"
+
+
+class PlainRMSNorm(nn.Module):
+    """Normalise by the root mean square and scale by a weight that starts at one, in float32 or wider.
+
+    Args:
+        dim: Width of the last dimension, at least 1.
+        eps: Added to the mean square, above 0.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
+        check_norm("PlainRMSNorm", dim, eps)
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Normalise `x`; the dtype of `x` is kept."""
+        y = unit_rms(at_least_float32(x), self.eps) * at_least_float32(self.weight)
         return y.to(x.dtype)
 
     def extra_repr(self) -> str:
