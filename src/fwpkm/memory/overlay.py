@@ -75,6 +75,12 @@ class Overlay:
             version._undo.apply(store)
         return store.copy()
 
+    @property
+    def untouched_base(self) -> Tensor | None:
+        """The base table, while nothing is written over it and nothing is learned of it."""
+        base = self.store.base
+        return base if base is not None and not base.requires_grad and not self.store.used else None
+
     def gather(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
         """Copy the contents of `cells` (stream * N + slot); differentiable in rows and base."""
         return self.store.gather(cells)

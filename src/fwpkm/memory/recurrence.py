@@ -58,7 +58,12 @@ def scan_with_graph(
     step = _write_weights(x, windows, options, own, scale)
     target = torch.cat([_target(x, win, options) for win in windows])
     ids, rows = _number(torch.cat(cells), weights.table.store.index.numel())
-    v_hat, table = memory_scan(weights.table.gather(ids), rows, w, step, target, reads, writes)
+    fresh = weights.table.untouched_base
+    if fresh is None:
+        v_hat, table = memory_scan(weights.table.gather(ids), rows, w, step, target, reads, writes)
+    else:
+        base_rows = ids % fresh.shape[0]
+        v_hat, table = memory_scan(fresh, rows, w, step, target, reads, writes, base_rows)
     written = _written_rows(rows, reads, writes, ids.shape[0])
     new = replace(weights, keys=keys, table=weights.table.put(ids, table, written))
     out = [_first_answers(part, win, B) for part, win in zip(v_hat.split(reads), windows, strict=True)]

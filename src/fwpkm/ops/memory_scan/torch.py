@@ -8,17 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fwpkm.ops.sparse import gathered_inner, gathered_sum, segment_sum
+from fwpkm.ops.sparse import gathered_inner, gathered_sum, large_empty, segment_sum
 
 
 def memory_scan(
-    table: Float[Tensor, "R Dv"],
+    table: Float[Tensor, "N Dv"],
     rows: Int[Tensor, "Tr J"],
     w: Float[Tensor, "Tr J"],
     write_w: Float[Tensor, "Tw J"],
     target: Float[Tensor, "Tw Dv"],
     reads: Sequence[int],
     writes: Sequence[int],
+    ids: Int[Tensor, " R"] | None = None,
 ) -> tuple[Float[Tensor, "Tr Dv"], Float[Tensor, "R Dv"]]:
     r"""Read and write a table chunk by chunk.
 
@@ -38,6 +39,8 @@ def memory_scan(
         target: What the written tokens' rows should have answered.
         reads: Tokens that read, per chunk; they add up to Tr.
         writes: Tokens that write, per chunk, 0 <= writes[c] <= reads[c]; they add up to Tw.
+        ids: Work on these rows of `table` only, `rows` numbering them; no gradient goes to `table` then.
+            None works on all rows.
 
     Returns:
         Retrieved values v^ and the table after the last write, sharing no memory with the inputs.
@@ -46,7 +49,9 @@ def memory_scan(
         ValueError: If the counts do not fit the tensors.
     """
     _check(table, rows, w, write_w, target, reads, writes)
-    return _memory_scan(table, rows, w, write_w, target, list(reads), list(writes))
+    return _memory_scan(
+        table if ids is None else table.detach(), rows, w, write_w, target, ids, list(reads), list(writes)
+    )
 
 
 def memory_scan_(
@@ -142,11 +147,16 @@ def _memory_scan(
     w: Tensor,
     write_w: Tensor,
     target: Tensor,
+    ids: Tensor | None,
     reads: list[int],
     writes: list[int],
 ) -> tuple[Tensor, Tensor]:
-    table = table.clone(memory_format=torch.contiguous_format)
-    return _scan_in_place(table, rows, w, write_w, target, reads, writes), table
+    own = large_empty((table.shape[0] if ids is None else ids.shape[0], table.shape[1]), table)
+    if ids is None:
+        own.copy_(table)
+    else:
+        torch.index_select(table, 0, ids, out=own)
+    return _scan_in_place(own, rows, w, write_w, target, reads, writes), own
 
 
 @_memory_scan.register_fake
@@ -156,10 +166,12 @@ def _(
     w: Tensor,
     write_w: Tensor,
     target: Tensor,
+    ids: Tensor | None,
     reads: list[int],
     writes: list[int],
 ) -> tuple[Tensor, Tensor]:
-    return table.new_empty(rows.shape[0], table.shape[1]), torch.empty_like(table)
+    num_rows = table.shape[0] if ids is None else ids.shape[0]
+    return table.new_empty(rows.shape[0], table.shape[1]), table.new_empty(num_rows, table.shape[1])
 
 
 @torch.library.custom_op("fwpkm::memory_scan_backward", mutates_args=())
@@ -171,7 +183,7 @@ def _memory_scan_backward(
     target: Tensor,
     v_hat: Tensor,
     d_v_hat: Tensor,
-    d_table: Tensor,
+    d_table: Tensor | None,
     reads: list[int],
     writes: list[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -183,7 +195,9 @@ def _memory_scan_backward(
     Returns:
         Gradients of the table, w, write_w and target.
     """
-    table, G = table.clone(), d_table.clone(memory_format=torch.contiguous_format)
+    V, G = (large_empty(tuple(table.shape), table) for _ in range(2))
+    V.copy_(table)
+    _ = G.zero_() if d_table is None else G.copy_(d_table)
     dw, d_write, d_target = torch.empty_like(w), torch.empty_like(write_w), torch.empty_like(target)
     r, t = rows.shape[0], target.shape[0]
     for num_reads, num_writes in zip(reversed(reads), reversed(writes), strict=True):
@@ -194,12 +208,12 @@ def _memory_scan_backward(
         if num_writes:
             own = rows[r : r + num_writes]
             a, error = write_w[written], v_hat[r : r + num_writes] - target[written]
-            (runs if num_writes == num_reads else _Runs.of(own)).add_(table, a, error)
+            (runs if num_writes == num_reads else _Runs.of(own)).add_(V, a, error)
             u = gathered_sum(a, own, G)
             d_target[written] = u
             d_write[written] = -gathered_inner(error, G, own)
             d_read = torch.cat((d_read[:num_writes] - u, d_read[num_writes:]))
-        dw[read] = gathered_inner(d_read, table, rows[read])
+        dw[read] = gathered_inner(d_read, V, rows[read])
         runs.add_(G, w[read], d_read)
     return G, dw, d_write, d_target
 
@@ -213,7 +227,7 @@ def _(
     target: Tensor,
     v_hat: Tensor,
     d_v_hat: Tensor,
-    d_table: Tensor,
+    d_table: Tensor | None,
     reads: list[int],
     writes: list[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -221,16 +235,20 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, rows, w, write_w, target, ctx.reads, ctx.writes = inputs
+    _, rows, w, write_w, target, ids, ctx.reads, ctx.writes = inputs
     v_hat, table = output
+    ctx.whole_table = ids is None
+    ctx.set_materialize_grads(False)  # the final table's gradient is as large as the table, and often none
     ctx.save_for_backward(table, rows, w, write_w, target, v_hat)
 
 
-def _backward(ctx: Any, d_v_hat: Tensor, d_table: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, d_v_hat: Tensor | None, d_table: Tensor | None) -> tuple[Tensor | None, ...]:
+    if d_v_hat is None:
+        d_v_hat = torch.zeros_like(ctx.saved_tensors[-1])
     d_old, dw, d_write, d_target = _memory_scan_backward(
         *ctx.saved_tensors, d_v_hat, d_table, ctx.reads, ctx.writes
     )
-    return d_old, None, dw, d_write, d_target, None, None
+    return d_old if ctx.whole_table else None, None, dw, d_write, d_target, None, None, None
 
 
 _memory_scan.register_autograd(_backward, setup_context=_setup_context)
