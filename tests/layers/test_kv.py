@@ -52,9 +52,19 @@ def test_a_window_keeps_only_the_tokens_that_can_still_be_seen(prompt_length):
     _, state = layer(torch.randn(2, prompt_length, 8))
     states = [state, *decode(layer, state, 200)]
     assert states[0].keys.shape[1] == min(7, prompt_length)
+    assert states[0].keys.untyped_storage().nbytes() == 2 * min(7, prompt_length) * 4 * 4
     assert states[-1].keys.shape[1] == 7
     assert max(s.keys.untyped_storage().nbytes() for s in states) <= 2 * 4 * 4 * 160
     assert len({s.keys.untyped_storage().data_ptr() for s in states}) < 10
+
+
+@torch.no_grad()
+def test_without_padding_no_place_is_ever_thought_missing():
+    layer = make_attention()
+    _, prompt = layer(torch.randn(2, 10, 8))
+    for state in (prompt, *decode(layer, prompt, 3)):
+        assert state.missing is None
+        assert state.shortest == state.longest == state.tokens_seen[0]
 
 
 def test_with_gradients_every_state_has_tensors_of_its_own():

@@ -139,6 +139,18 @@ def test_padding_does_not_reach_gradients(layer, seed, T, share):
 
 
 @every_mixer
+def test_not_even_nan_padding_reaches_the_gradients_of_the_weights(layer):
+    x, mask = tokens(13, 2, 12), random_mask(13, 2, 12, 0.5)
+    grads = []
+    for padding in (0.0, float("nan")):
+        y, state = layer(x.masked_fill(~mask[..., None], padding), None, mask)
+        loss = y.sin().sum() + sum(t.double().sum() for t in iter_tensors(state))
+        grads.append(torch.autograd.grad(loss, list(layer.parameters()), allow_unused=True))
+    for zeros, nans in zip(*grads, strict=True):
+        assert zeros is nans is None or torch.equal(zeros, nans)
+
+
+@every_mixer
 @pytest.mark.parametrize("t", [1, 7, 19])
 def test_no_output_depends_on_a_later_token(layer, t):
     x = tokens(2, 2, 20).requires_grad_()

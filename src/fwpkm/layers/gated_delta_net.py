@@ -130,8 +130,9 @@ class GatedDeltaNet(nn.Module):
             backend=self.config.backend,
             decay_sum=self.config.decay_sum,
         )
+        # Zeros at padding stay zeros, because z is zero there and no projection adds a bias.
         y = self.out_proj(self.norm(out, z).flatten(-2))
-        return hide_padding(y, mask), GatedDeltaNetState(conv=conv, memory=memory)
+        return y, GatedDeltaNetState(conv=conv, memory=memory)
 
     def _split_heads(
         self, x: Float[Tensor, "B T D"]
