@@ -50,6 +50,10 @@ class Overlay:
         self._newer: Overlay | None = None
         self._undo: _Undo | None = None
 
+    def __reduce__(self) -> tuple[type["Overlay"], tuple[RowStore]]:
+        """Pickle this version alone, not those that came after it."""
+        return Overlay, (self.store,)
+
     @classmethod
     def fresh(
         cls, base: Tensor | None, num_streams: int, num_slots: int, like: Tensor, *, sparse_grad: bool = False
@@ -119,7 +123,7 @@ class Overlay:
         try:
             yield editor
         except BaseException:
-            editor.undo().apply(store)
+            editor.roll_back()
             raise
         self._undo, self._newer, self._store = editor.undo(), editor.result, None
         _limit_undo(store, self)
@@ -189,6 +193,11 @@ class OverlayEditor:
             self._new.append(new)
         count = [cells.shape[0]]
         return memory_scan_(self.store.rows, row, w, write_w, target, count, count)
+
+    def roll_back(self) -> None:
+        """Take this editor's writes out again, wherever they broke off."""
+        self.undo().apply(self.store)
+        self.store.index[self.store.index >= self._used] = -1
 
     def undo(self) -> _Undo:
         """Return what takes this editor's writes out again."""

@@ -34,7 +34,7 @@ class FastWeights:
     def first_cells(self) -> Int[Tensor, " B"]:
         """Number of slot 0 of each token stream, through all the table's streams."""
         num_slots = self.keys.shape[-2] ** 2
-        return torch.tensor(self.streams, device=self.keys.device) * num_slots
+        return torch.tensor(self.streams, dtype=torch.int64, device=self.keys.device) * num_slots
 
 
 def scan_with_graph(

@@ -92,10 +92,13 @@ class FwPKMState(State):
             problems.append(
                 f"the layer's table is shared: {shared}, the state has {self.keys.shape[0]} tables"
             )
-        if self.keys.shape[1:] != keys.shape:
-            problems.append(
-                f"sub-keys are {tuple(keys.shape)} in the layer and {tuple(self.keys.shape[1:])} in the state"
-            )
+        for name, own, given in (
+            ("shaped", tuple(keys.shape), tuple(self.keys.shape[1:])),
+            ("of", keys.dtype, self.keys.dtype),
+            ("on", keys.device, self.keys.device),
+        ):
+            if own != given:
+                problems.append(f"sub-keys are {name} {own} in the layer and {given} in the state")
         width = self.table.store.rows.shape[1]
         if width != value_dim:
             problems.append(f"value_dim is {value_dim} in the layer and {width} in the state")
@@ -194,9 +197,9 @@ class FwPKMState(State):
         B, T, H, Dk = x.q.shape
         q = x.q.reshape(1, B * T, H, Dk) if self.is_shared else x.q
         score, slot, _ = address(q, self.keys, topk=self.options.topk, score=self.options.score)
-        w = read_weights(score.reshape(B * T, -1), self.options.weights, self.temperature)
-        cells = slot.reshape(B, -1) + self._weights(range(B)).first_cells[:, None]
-        v_hat = self.table.read(w, cells.view(B * T, -1)).view(B, T, -1)
+        w = read_weights(score.reshape(B * T, H * self.options.topk), self.options.weights, self.temperature)
+        cells = slot.reshape(B, w.numel() // max(B, 1)) + self._weights(range(B)).first_cells[:, None]
+        v_hat = self.table.read(w, cells.view(w.shape)).view(B, T, x.v.shape[-1])
         room = self.options.chunk_size + self.options.lookahead
         seen = tuple(a + b for a, b in zip(self.tokens_seen, num_new, strict=True))
         return v_hat, replace(self, waiting=self.waiting.append(x.pack(), num_new, room), tokens_seen=seen)
@@ -209,11 +212,11 @@ class FwPKMState(State):
         if held:
             H, half = self.keys.shape[-3], self.keys.shape[-1]
             waiting = Tokens.unpack(self.waiting.tokens(streams, held), heads=H, key_dim=2 * half)
-            x = waiting if x is None else x.after(waiting)
+            x = waiting.map(Tensor.clone) if x is None else x.after(waiting)
         assert x is not None, "a flush has waiting tokens"
         answered = self._answered[streams[0]]
         v_hat, weights = self._scan_form(by_definition)(
-            x, self._weights(streams), self.options, self.temperature, answered=answered, flush=flush
+            x, self._weights(streams), self.options, _thawed(self.temperature), answered=answered, flush=flush
         )
         ahead = self.options.lookahead
         done = x.num_tokens - ahead if flush else count_written(x.num_tokens, self.options)
@@ -248,9 +251,13 @@ class FwPKMState(State):
     def _weights(self, streams: Sequence[int]) -> FastWeights:
         own = (0,) * len(streams) if self.is_shared else tuple(streams)
         whole = self.is_shared or len(streams) == self.num_streams
-        return FastWeights(
-            keys=self.keys if whole else self.keys[list(streams)], table=self.table, streams=own
-        )
+        keys = _thawed(self.keys)
+        return FastWeights(keys=keys if whole else keys[list(streams)], table=self.table, streams=own)
+
+
+def _thawed(x: Tensor) -> Tensor:
+    """Return `x`, copied if it was made in inference mode and may now have to take part in a graph."""
+    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
 
 
 def _grid(streams: Sequence[int], count: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,9 @@ class RowStore:
         rows = like.new_empty(0, like.shape[-1])
         return cls(base=base, index=index, rows=rows, used=0, sparse_grad=sparse_grad)
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "older": []}
+
     def replaced(self, index: Tensor, rows: Tensor) -> "RowStore":
         """Return other contents over the same base; rows that have a graph are never edited in place."""
         return RowStore(
@@ -71,7 +74,8 @@ class RowStore:
         )
 
     def moved(self, index: Tensor, rows: Tensor, base: Tensor | None) -> "RowStore":
-        """Return the same contents held in other tensors, which somebody else may hold as well."""
+        """Return the same contents held in tensors that may be this storage's own: neither edits them any more."""
+        self.borrowed = True
         return RowStore(
             base=base, index=index, rows=rows, used=self.used, borrowed=True, sparse_grad=self.sparse_grad
         )
@@ -112,7 +116,10 @@ class RowStore:
         if not self.used:
             return self._read_base(w, cells)
         row = self.locate(cells)
-        own = gathered_sum(torch.where(row >= 0, w, 0), row.clamp_min(0), self.rows)
+        # Zero times another stream's NaN is NaN, so a cell without a row looks at one of its own token's rows.
+        near = torch.where(row >= 0, row, row.amax(-1, keepdim=True).clamp_min(0))
+        own = gathered_sum(torch.where(row >= 0, w, 0), near, self.rows)
+        own = torch.where((row >= 0).any(-1, keepdim=True), own, 0)
         return own if self.base is None else own + self._read_base(torch.where(row < 0, w, 0), cells)
 
     def _read_base(self, w: Tensor, cells: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Waiting:
         packed, ends = self._packed, self._ends
         graph = torch.is_grad_enabled() and (packed.requires_grad or new.requires_grad)
         frozen = packed.is_inference() and not torch.is_inference_mode_enabled()
-        fits = max(counts) <= packed.shape[1] and list(self.counts) == ends
+        fits = max(counts, default=0) <= packed.shape[1] and list(self.counts) == ends
         if graph or frozen or packed.requires_grad or not fits:
             packed = self._roomy(max(capacity, *counts))
             ends = list(self.counts)
@@ -65,7 +65,7 @@ class Waiting:
     def _roomy(self, capacity: int) -> Tensor:
         B, _, W = self._packed.shape
         packed = self._packed.new_zeros(B, capacity, W)
-        held = min(max(self.counts), capacity)
+        held = min(max(self.counts, default=0), capacity)
         packed[:, :held] = self._packed[:, :held]
         return packed
 
