@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.layers.norm import RMSNorm, at_least_float32
+from fwpkm.layers.padding import hide_padding
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.state import FwPKMState
 from fwpkm.memory.waiting import Waiting
@@ -52,13 +54,15 @@ class FwPKM(nn.Module):
         self.reset_parameters()
 
     def _make_initial(self) -> None:
-        config = self.config
-        keys = torch.empty(2, config.num_heads, config.num_subkeys, config.key_dim // 2)
+        config, dtype = self.config, torch.promote_types(torch.get_default_dtype(), torch.float32)
+        keys = torch.empty(2, config.num_heads, config.num_subkeys, config.key_dim // 2, dtype=dtype)
         if config.initial_keys == "learned":
             self.initial_keys: Tensor = nn.Parameter(keys)
         else:
             self.register_buffer("initial_keys", keys)
-        values = None if config.initial_values == "zero" else torch.empty(config.num_slots, config.value_dim)
+        values = None
+        if config.initial_values != "zero":
+            values = torch.empty(config.num_slots, config.value_dim, dtype=dtype)
         if config.initial_values == "learned":
             assert values is not None
             self.initial_values: Tensor | None = nn.Parameter(values)
@@ -83,7 +87,7 @@ class FwPKM(nn.Module):
         """Draw the initial sub-keys and the base table; the same seed gives the same on every device."""
         config = self.config
         draw = torch.Generator().manual_seed(config.table_seed)
-        keys = torch.empty(self.initial_keys.shape)
+        keys = torch.empty(self.initial_keys.shape, dtype=torch.float32)
         if config.key_std is None:
             bound = config.key_dim**-0.5
             keys.uniform_(-bound, bound, generator=draw)
@@ -92,17 +96,19 @@ class FwPKM(nn.Module):
         self.initial_keys.copy_(keys)
         if self.initial_values is not None:
             std = config.value_dim**-0.5
-            self.initial_values.copy_(torch.empty(self.initial_values.shape).normal_(0, std, generator=draw))
+            values = torch.empty(self.initial_values.shape, dtype=torch.float32)
+            self.initial_values.copy_(values.normal_(0, std, generator=draw))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FwPKM":
         """Move and convert as any module does, but never narrow the initial memory below float32."""
-        exact = {name: getattr(self, name) for name in ("initial_keys", "initial_values")}
+        names = ("initial_keys", "initial_values", "log_temperature")
+        exact = {name: x.detach() for name in names if (x := getattr(self, name)) is not None}
         super()._apply(fn, recurse)
         for name, old in exact.items():
             new = getattr(self, name)
-            if old is not None and new.dtype in (torch.float16, torch.bfloat16):
-                restored = at_least_float32(old.detach()).to(new.device)
-                setattr(self, name, nn.Parameter(restored) if isinstance(new, nn.Parameter) else restored)
+            if new.dtype in (torch.float16, torch.bfloat16):
+                new.data = at_least_float32(old).to(new.device)
+                new.grad = None if new.grad is None else new.grad.to(new.dtype)
         return self
 
     @property
@@ -133,13 +139,22 @@ class FwPKM(nn.Module):
 
     @torch.no_grad()
     def store_initial(self, state: FwPKMState, stream: int = 0) -> None:
-        """Let later documents start from what one stream of `state` has learned."""
-        self.initial_keys.copy_(state.keys[stream])
+        """Let later documents start from what one stream of `state` has learned.
+
+        States that exist already keep their numbers, but for a trained initial memory: as after any step of an
+        optimizer, what they have not written follows the parameter.
+        """
         if self.initial_values is None:
             raise ValueError(
                 "FwPKM.store_initial: initial_values='zero' keeps no base table to store into; use 'random'"
             )
-        self.initial_values.copy_(state.table.dense()[stream])
+        values = state.table.dense()[stream]
+        for name, learned in (("initial_keys", state.keys[stream]), ("initial_values", values)):
+            old = getattr(self, name)
+            if isinstance(old, nn.Parameter):
+                old.copy_(learned)
+            else:
+                setattr(self, name, learned.to(old, copy=True))
 
     def forward(
         self,
@@ -152,7 +167,7 @@ class FwPKM(nn.Module):
         Args:
             x: Hidden states.
             state: What these streams have seen so far; None starts with a fresh memory.
-            mask: False for padding, left or right. Padding neither reads nor writes, and answers zeros.
+            mask: False for padding, wherever it is. Padding neither reads nor writes, and answers zeros.
 
         Returns:
             The layer's output before the residual, and the state after these tokens.
@@ -162,13 +177,16 @@ class FwPKM(nn.Module):
         """
         state = self.initial_state(x.shape[0]) if state is None else state
         self._check(x, state, mask)
+        if not state.is_shared:
+            x = hide_padding(x, mask)
+        state = replace(state, temperature=self.temperature.to(state.keys.dtype))
         q, v, gate = self.project(x)
         weight = gate if self.config.gate_weighted_loss else None
         with torch.autocast(x.device.type, enabled=False):
             v_hat, state = state.advance(q, v, weight, mask)
         mixed = v_hat + v if gate is None else v + gate[..., None] * (v_hat - v)
         y = self.out_proj(self.out_norm(mixed.to(x.dtype)))
-        return (y if mask is None else y * mask[..., None]), state
+        return hide_padding(y, mask), state
 
     def project(
         self, x: Float[Tensor, "B T D"]
@@ -211,5 +229,7 @@ def _normalise(x: Tensor, kind: str) -> Tensor:
     """Normalise the last dimension: "l2" to length 1, "zscore" to zero mean and unit standard deviation."""
     if kind == "l2":
         return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+    if not x.numel():
+        return x
     variance, mean = torch.var_mean(x, dim=-1, keepdim=True)
     return (x - mean) / (variance.clamp_min(_TINY_VARIANCE).sqrt() + 1e-6)
