@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
+S = TypeVar("S", bound="State")
 
 
 def map_tensors(value: T, fn: Callable[[Tensor], Tensor]) -> T:
@@ -40,16 +41,16 @@ class State(ABC):
     Subclasses are frozen dataclasses whose tensors keep streams in their first dimension.
     """
 
-    def detach(self) -> Self:
+    def detach(self: S) -> S:
         """Cut the graph, keeping the numbers: truncated backpropagation at this point."""
         return map_tensors(self, Tensor.detach)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: S, device: torch.device | str) -> S:
         """Return the same state on `device`; the original stays where it is."""
         return map_tensors(self, lambda x: x.to(device))
 
     @abstractmethod
-    def select(self, streams: Tensor) -> Self:
+    def select(self: S, streams: Tensor) -> S:
         """Return the states of `streams` [int64, any length], repeated or reordered as asked (beam search)."""
 
     @property

@@ -64,6 +64,11 @@ class CoreOptions:
             raise ValueError("CoreOptions: " + "; ".join(problems))
 
     @property
+    def steps_keys(self) -> bool:
+        """Whether every write also moves the sub-keys."""
+        return self.key_loss != "none"
+
+    @property
     def needs_definition(self) -> str | None:
         """Name the option that only the literal definition can do, if there is one."""
         if self.key_loss in ("memory", "both"):

@@ -2,8 +2,33 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
-from fwpkm.ops.core.options import CoreOptions
+from fwpkm.ops.core.options import Border
+
+
+@runtime_checkable
+class Chunking(Protocol):
+    """The part of a recurrence's options that says when it writes."""
+
+    def __hash__(self) -> int:
+        """Equal options must hash alike: plans are cached."""
+
+    @property
+    def chunk_size(self) -> int:
+        """C: tokens that read the same fast weights before these are written."""
+
+    @property
+    def lookahead(self) -> int:
+        """l: token t is written once token t + l is known."""
+
+    @property
+    def border(self) -> Border:
+        """Whether pairs across a chunk's end wait for their targets or are dropped."""
+
+    @property
+    def steps_keys(self) -> bool:
+        """Whether every write also moves sub-keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +59,7 @@ class Window:
 
 @lru_cache(maxsize=256)
 def plan_windows(
-    num_tokens: int, options: CoreOptions, *, answered: int = 0, flush: bool = False
+    num_tokens: int, options: Chunking, *, answered: int = 0, flush: bool = False
 ) -> tuple[Window, ...]:
     """Cut `num_tokens` tokens, the first of which begins a chunk, into windows.
 
@@ -49,14 +74,14 @@ def plan_windows(
     return _moved(num_tokens, options, answered, flush)
 
 
-def count_written(num_tokens: int, options: CoreOptions) -> int:
+def count_written(num_tokens: int, options: Chunking) -> int:
     """Count the leading tokens that `plan_windows` is done with; the others go on waiting."""
     if options.border == "dropped":
         return num_tokens
     return max(0, (num_tokens - options.lookahead) // options.chunk_size) * options.chunk_size
 
 
-def _moved(T: int, options: CoreOptions, answered: int, flush: bool) -> tuple[Window, ...]:
+def _moved(T: int, options: Chunking, answered: int, flush: bool) -> tuple[Window, ...]:
     C, ahead = options.chunk_size, options.lookahead
     done = count_written(T, options)
     windows = [
@@ -65,13 +90,13 @@ def _moved(T: int, options: CoreOptions, answered: int, flush: bool) -> tuple[Wi
             stop=start + C + ahead,
             num_written=C,
             num_repeated=ahead if start else answered,
-            num_key_tokens=C if _steps_keys(options) else 0,
+            num_key_tokens=C if options.steps_keys else 0,
         )
         for start in range(0, done, C)
     ]
     rest = T - ahead - done
     if flush and rest > 0:
-        keys = rest if _steps_keys(options) else 0
+        keys = rest if options.steps_keys else 0
         repeated = ahead if done else answered
         windows.append(
             Window(start=done, stop=T, num_written=rest, num_repeated=repeated, num_key_tokens=keys)
@@ -81,17 +106,13 @@ def _moved(T: int, options: CoreOptions, answered: int, flush: bool) -> tuple[Wi
     return tuple(windows)
 
 
-def _dropped(T: int, options: CoreOptions) -> tuple[Window, ...]:
+def _dropped(T: int, options: Chunking) -> tuple[Window, ...]:
     windows = []
     for start in range(0, T, options.chunk_size):
         stop = min(start + options.chunk_size, T)
         written = max(0, stop - start - options.lookahead)
-        keys = stop - start if written and _steps_keys(options) else 0
+        keys = stop - start if written and options.steps_keys else 0
         windows.append(
             Window(start=start, stop=stop, num_written=written, num_repeated=0, num_key_tokens=keys)
         )
     return tuple(windows)
-
-
-def _steps_keys(options: CoreOptions) -> bool:
-    return options.key_loss != "none"

@@ -1,0 +1,118 @@
+"""What surrounds a memory: queries, values and gates go in; what was retrieved is mixed and projected back."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from fwpkm.layers.norm import RMSNorm
+from fwpkm.layers.padding import hide_padding
+
+VectorNorm = Literal["none", "l2", "zscore"]
+
+_TINY_VARIANCE = 1e-30
+"""Below it a vector counts as constant; keeps the z-score's gradient finite there."""
+
+
+class MemoryFrame(nn.Module):
+    r"""The slow weights around a memory, as in FwPKM (arXiv:2601.00671v2, Sec. 3).
+
+        q = W_q RMSNorm(x) ;  v = zscore(W_v RMSNorm(x)) ;  g = sigmoid(W_g RMSNorm(x))
+        y = W_o RMSNorm(g v^ + (1 - g) v)
+
+    Args:
+        dim: D, width of the hidden states.
+        query_dim: Width of the queries.
+        value_dim: Dv.
+        query_norm: Normalises each half of each head's queries, of width `head_dim`.
+        value_norm: Normalises each value.
+        head_dim: Width of one head's queries.
+        gate_logits: Logits whose mean is the gate's; 0 is no gate, and v^ + v for the mixture.
+        eps: Added to the mean square in every RMSNorm.
+        bias: Whether the projections have a bias.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        query_dim: int,
+        head_dim: int,
+        value_dim: int,
+        query_norm: VectorNorm,
+        value_norm: VectorNorm,
+        gate_logits: int,
+        eps: float,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self._head_dim, self._query_norm, self._value_norm = head_dim, query_norm, value_norm
+        self.q_norm, self.q_proj = RMSNorm(dim, eps=eps), nn.Linear(dim, query_dim, bias=bias)
+        self.v_norm, self.v_proj = RMSNorm(dim, eps=eps), nn.Linear(dim, value_dim, bias=bias)
+        self.gated = gate_logits > 0
+        if self.gated:
+            self.gate_norm, self.gate_proj = RMSNorm(dim, eps=eps), nn.Linear(dim, gate_logits, bias=bias)
+        self.out_norm = RMSNorm(value_dim, eps=eps)
+        self.out_proj = nn.Linear(value_dim, dim, bias=bias)
+
+    def reset_projections(self) -> None:
+        """Draw the projections normal with deviation 1/sqrt(width of their input); biases are zero."""
+        gate = [self.gate_proj] if self.gated else []
+        for module in (self.q_proj, self.v_proj, self.out_proj, *gate):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def project_in(
+        self, x: Float[Tensor, "B T D"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "B T H Dk"], Float[Tensor, "B T Dv"], Float[Tensor, "B T"] | None]:
+        """Return queries, values and gates (None without a gate) in the precision of the memory."""
+        q = self.q_proj(self.q_norm(x)).to(dtype).unflatten(-1, (-1, self._head_dim))
+        if self._query_norm != "none":
+            q = normalise(q.unflatten(-1, (2, -1)), self._query_norm).flatten(-2)
+        v = self.v_proj(self.v_norm(x)).to(dtype)
+        if self._value_norm != "none":
+            v = normalise(v, self._value_norm)
+        if not self.gated:
+            return q, v, None
+        return q, v, self.gate_proj(self.gate_norm(x)).to(dtype).mean(-1).sigmoid()
+
+    def project_out(
+        self,
+        v_hat: Float[Tensor, "B T Dv"],
+        v: Float[Tensor, "B T Dv"],
+        gate: Float[Tensor, "B T"] | None,
+        like: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "B T"] | None,
+    ) -> Float[Tensor, "B T D"]:
+        """Mix what was retrieved with the tokens' own values; zeros at padding, the dtype that of `like`."""
+        mixed = v_hat + v if gate is None else v + gate[..., None] * (v_hat - v)
+        return hide_padding(self.out_proj(self.out_norm(mixed.to(like.dtype))), mask)
+
+
+def normalise(x: Float[Tensor, "*B D"], kind: VectorNorm) -> Float[Tensor, "*B D"]:
+    """Normalise the last dimension: "l2" to length 1, "zscore" to zero mean and unit standard deviation."""
+    if kind == "l2":
+        return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+    variance, mean = torch.var_mean(x, dim=-1, keepdim=True)
+    return (x - mean) / (variance.clamp_min(_TINY_VARIANCE).sqrt() + 1e-6)
+
+
+def check_hidden(
+    where: str, x: Tensor, dim: int, mask: Tensor | None, *, refuse_nonfinite: bool = False
+) -> None:
+    """Raise ValueError if hidden states [B, T, dim] or their mask [B, T] do not fit."""
+    if x.shape[-1] != dim:
+        raise ValueError(f"{where}: x must be [B, T, dim={dim}], got x {tuple(x.shape)}")
+    if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
+        raise ValueError(
+            f"{where}: mask must be bool [B, T] = [{x.shape[0]}, {x.shape[1]}], True for real tokens, got "
+            f"mask {tuple(mask.shape)} of {mask.dtype}"
+        )
+    real = x if mask is None else x[mask]
+    if refuse_nonfinite and not bool(real.isfinite().all()):
+        raise ValueError(
+            f"{where}: x must be finite, got {int((~real.isfinite()).sum())} NaN or infinite numbers "
+            f"of {real.numel()}"
+        )
