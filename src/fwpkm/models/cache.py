@@ -1,0 +1,116 @@
+"""Everything that a decoder knows after some tokens of B streams, as one value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from fwpkm.layers.conv import ShortConvState
+from fwpkm.layers.gated_delta_net import GatedDeltaNetState
+from fwpkm.layers.kv import KVState
+from fwpkm.memory.fast_mlp import FastMLPState
+from fwpkm.memory.state import FwPKMState
+from fwpkm.state import State
+
+MixerState = KVState | GatedDeltaNetState
+MemoryState = FwPKMState | FastMLPState
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlockState(State):
+    """What one block carries from token to token."""
+
+    mixer: MixerState
+    """Attention's keys and values, or the state of a recurrence."""
+    memory: MemoryState | None = None
+    """The memory, if the block has one."""
+    conv: ShortConvState | None = None
+    """The tokens that the short convolution still sees, if the block has one."""
+
+    def detach(self) -> "BlockState":
+        """Cut the graph, keeping the numbers."""
+        return self._map(lambda state: state.detach())
+
+    def to(self, device: torch.device | str) -> "BlockState":
+        """Return the same state on `device`; the original stays where it is."""
+        return self._map(lambda state: state.to(device))
+
+    def select(self, streams: Int[Tensor, " b"]) -> "BlockState":
+        """Return the states of `streams`, repeated or reordered as asked."""
+        return self._map(lambda state: state.select(streams))
+
+    def flush(self) -> "BlockState":
+        """Write the tokens that wait for their chunk to fill and whose targets are known."""
+        return self._map(lambda state: state.flush() if hasattr(state, "flush") else state)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all parts, not counting what they share with the model."""
+        return sum(state.num_bytes for state in self._parts().values())
+
+    def _parts(self) -> dict[str, State]:
+        named = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: state for name, state in named if state is not None}
+
+    def _map(self, fn: Callable[[Any], Any]) -> "BlockState":
+        return replace(self, **{name: fn(state) for name, state in self._parts().items()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecoderCache(State):
+    """What B streams carry from token to token, block by block; a value, never edited.
+
+    Hand it to the model with the next tokens, keep it to come back to, or give it to several
+    continuations: none sees what another one writes.
+    """
+
+    blocks: tuple[BlockState, ...]
+    """One state per block, first block first."""
+
+    def detach(self) -> "DecoderCache":
+        """Cut the graph, keeping the numbers: truncated backpropagation at this point."""
+        return DecoderCache(blocks=tuple(block.detach() for block in self.blocks))
+
+    def to(self, device: torch.device | str) -> "DecoderCache":
+        """Return the same cache on `device`; the original stays where it is."""
+        return DecoderCache(blocks=tuple(block.to(device) for block in self.blocks))
+
+    def select(self, streams: Int[Tensor, " b"]) -> "DecoderCache":
+        """Return the states of `streams`, repeated or reordered as asked (beam search)."""
+        return DecoderCache(blocks=tuple(block.select(streams) for block in self.blocks))
+
+    def fork(self, copies: int) -> "DecoderCache":
+        """Repeat every stream `copies` times, copies of one stream next to each other.
+
+        Raises:
+            ValueError: If `copies` is below 1.
+        """
+        if copies < 1:
+            raise ValueError(f"DecoderCache.fork: copies must be at least 1, got copies={copies}")
+        streams = torch.arange(self.num_streams, device=self.tokens_seen.device)
+        return self.select(streams.repeat_interleave(copies))
+
+    def flush(self) -> "DecoderCache":
+        """Let all memories write the tokens that wait for their chunk to fill and whose targets are known.
+
+        Use it at a document's end, so that the very next question can be answered from all of it.
+        """
+        return DecoderCache(blocks=tuple(block.flush() for block in self.blocks))
+
+    @property
+    def num_streams(self) -> int:
+        """B."""
+        return self.tokens_seen.shape[0]
+
+    @property
+    def tokens_seen(self) -> Int[Tensor, " B"]:
+        """Tokens of each stream so far, padding not counted."""
+        return self.blocks[0].mixer.tokens_seen
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all states, not counting what they share with the model."""
+        return sum(block.num_bytes for block in self.blocks)
