@@ -10,7 +10,7 @@ from fwpkm.layers.attend import attend
 from fwpkm.layers.checks import below_one, not_divided, not_positive, refuse
 from fwpkm.layers.kv import KVState, extend, keep_last, keep_last_real
 from fwpkm.layers.norm import RMSNorm
-from fwpkm.layers.padding import packing_of
+from fwpkm.layers.padding import Packing, packing_of
 from fwpkm.layers.rope import RopeConfig, rotary_angles, rotate
 
 
@@ -102,15 +102,12 @@ class Attention(nn.Module):
             return x, state
         packing = packing_of(mask)
         x = x if packing is None else packing.pack(x)
-        q, gate, keys, v = self._project(x, _positions(state, x.shape[1]))
-        flows = torch.is_grad_enabled() and any(p.requires_grad for p in (q, keys, v, state.keys, state.v))
-        keys, v, room = extend(state, keys, v, in_place=packing is None and not flows)
-        out = attend(q, keys, v, window=window, missing=state.missing)
+        q, gate, keys, v = self._project(x, positions_after(state, x.shape[1]))
+        out, state = attend_and_keep(
+            state, q, keys, v, packing=packing, window=window, kept=self.config.window
+        )
         y = self.o_proj(out.flatten(-2) * gate.sigmoid())
-        limit = None if self.config.window is None else self.config.window - 1
-        if packing is None:
-            return y, keep_last(state, keys, v, room, limit)
-        return packing.unpack(y), keep_last_real(state, keys, v, packing, limit)
+        return (y if packing is None else packing.unpack(y)), state
 
     def _narrowest(self, window: int | None) -> int | None:
         own = self.config.window
@@ -140,7 +137,40 @@ class Attention(nn.Module):
         return q, gate.flatten(-2), keys, v
 
 
-def _positions(state: KVState, T: int) -> Int[Tensor, "#B T"]:
+def attend_and_keep(
+    state: KVState,
+    q: Float[Tensor, "B T H Dh"],
+    keys: Float[Tensor, "B T G Dh"],
+    v: Float[Tensor, "B T G Dh"],
+    *,
+    packing: Packing | None,
+    window: int | None,
+    kept: int | None,
+) -> tuple[Float[Tensor, "B T H Dh"], KVState]:
+    """Let T new tokens attend to themselves and to what `state` shows.
+
+    Args:
+        state: What came before; shows the same afterwards.
+        q: Queries of the new tokens, turned to their positions.
+        keys: Keys of the new tokens, likewise.
+        v: Values of the new tokens.
+        packing: How the tokens were reordered where some are padding.
+        window: Tokens that a token sees now, itself included; None is all.
+        kept: Tokens that later calls may see, likewise.
+
+    Returns:
+        What the tokens see, and the state after them.
+    """
+    flows = torch.is_grad_enabled() and any(p.requires_grad for p in (q, keys, v, state.keys, state.v))
+    keys, v, room = extend(state, keys, v, in_place=packing is None and not flows)
+    out = attend(q, keys, v, window=window, missing=state.missing)
+    limit = None if kept is None else kept - 1
+    if packing is None:
+        return out, keep_last(state, keys, v, room, limit)
+    return out, keep_last_real(state, keys, v, packing, limit)
+
+
+def positions_after(state: KVState, T: int) -> Int[Tensor, "#B T"]:
     """Number each stream's new tokens, counting real tokens only; one row if all streams agree."""
     device = state.keys.device
     if state.shortest == state.longest:

@@ -95,8 +95,10 @@ def normalise(x: Float[Tensor, "*B D"], kind: VectorNorm) -> Float[Tensor, "*B D
     """Normalise the last dimension: "l2" to length 1, "zscore" to zero mean and unit standard deviation."""
     if kind == "l2":
         return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
-    variance, mean = torch.var_mean(x, dim=-1, keepdim=True)
-    return (x - mean) / (variance.clamp_min(_TINY_VARIANCE).sqrt() + 1e-6)
+    # torch.var_mean would warn where there are no tokens.
+    x = x - x.mean(dim=-1, keepdim=True)
+    variance = x.square().sum(-1, keepdim=True) / (x.shape[-1] - 1)
+    return x / (variance.clamp_min(_TINY_VARIANCE).sqrt() + 1e-6)
 
 
 def check_hidden(
