@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: accuracy assertions, input makers, golden cases."""
