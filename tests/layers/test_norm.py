@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fwpkm.layers.norm import GatedRMSNorm, RMSNorm
+from fwpkm.layers.norm import GatedRMSNorm, PlainRMSNorm, RMSNorm
 
 
 def test_zero_centred_norm_scales_unit_rms_by_one_plus_the_weight():
@@ -13,6 +13,14 @@ def test_zero_centred_norm_scales_unit_rms_by_one_plus_the_weight():
     for row, y in zip(x, norm(x), strict=True):
         rms = (row.dot(row) / 6 + 1e-3).sqrt()
         torch.testing.assert_close(y, row / rms * (1 + norm.weight))
+
+
+def test_plain_norm_scales_unit_rms_by_the_weight_that_starts_at_one():
+    norm, x = PlainRMSNorm(6, eps=1e-3).double(), torch.randn(4, 6, dtype=torch.float64)
+    assert torch.equal(norm.weight, torch.ones(6, dtype=torch.float64))
+    torch.nn.init.normal_(norm.weight)
+    rms = (x.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    torch.testing.assert_close(norm(x), norm.weight * x / rms)
 
 
 def test_gated_norm_scales_by_the_weight_and_the_silu_of_the_gate():
@@ -36,7 +44,7 @@ def test_half_precision_is_normalised_in_float32():
     assert torch.equal(RMSNorm(4)(x), torch.ones_like(x))
 
 
-@pytest.mark.parametrize("norm", [RMSNorm, GatedRMSNorm])
+@pytest.mark.parametrize("norm", [RMSNorm, PlainRMSNorm, GatedRMSNorm])
 def test_nonsense_sizes_are_refused_together(norm):
     with pytest.raises(
         ValueError, match=r"dim must be at least 1, got dim=0; eps must be above 0, got eps=0.0"
@@ -44,6 +52,6 @@ def test_nonsense_sizes_are_refused_together(norm):
         norm(0, eps=0.0)
 
 
-@pytest.mark.parametrize("norm", [RMSNorm, GatedRMSNorm])
+@pytest.mark.parametrize("norm", [RMSNorm, PlainRMSNorm, GatedRMSNorm])
 def test_printing_shows_width_and_eps(norm):
     assert "(5, eps=0.001" in repr(norm(5, eps=1e-3))

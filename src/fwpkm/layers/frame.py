@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from fwpkm.layers.norm import RMSNorm
+from fwpkm.layers.norm import RMSNorm, at_least_float32, unit_rms
 from fwpkm.layers.padding import hide_padding
 
 VectorNorm = Literal["none", "l2", "zscore"]
@@ -64,21 +64,27 @@ class MemoryFrame(nn.Module):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def project_in(
-        self, x: Float[Tensor, "B T D"], dtype: torch.dtype
+    @property
+    def memory_dtype(self) -> torch.dtype:
+        """Precision that the memory works in, whatever that of the hidden states."""
+        raise NotImplementedError
+
+    def project(
+        self, x: Float[Tensor, "B T D"]
     ) -> tuple[Float[Tensor, "B T H Dk"], Float[Tensor, "B T Dv"], Float[Tensor, "B T"] | None]:
         """Return queries, values and gates (None without a gate) in the precision of the memory."""
-        q = self.q_proj(self.q_norm(x)).to(dtype).unflatten(-1, (-1, self._head_dim))
+        dtype, unit = self.memory_dtype, unit_rms(at_least_float32(x), self.q_norm.eps)
+        q = self.q_proj(self.q_norm.scale(unit).to(x.dtype)).to(dtype).unflatten(-1, (-1, self._head_dim))
         if self._query_norm != "none":
             q = normalise(q.unflatten(-1, (2, -1)), self._query_norm).flatten(-2)
-        v = self.v_proj(self.v_norm(x)).to(dtype)
+        v = self.v_proj(self.v_norm.scale(unit).to(x.dtype)).to(dtype)
         if self._value_norm != "none":
             v = normalise(v, self._value_norm)
         if not self.gated:
             return q, v, None
-        return q, v, self.gate_proj(self.gate_norm(x)).to(dtype).mean(-1).sigmoid()
+        return q, v, self.gate_proj(self.gate_norm.scale(unit).to(x.dtype)).to(dtype).mean(-1).sigmoid()
 
-    def project_out(
+    def fuse(
         self,
         v_hat: Float[Tensor, "B T Dv"],
         v: Float[Tensor, "B T Dv"],
@@ -86,7 +92,7 @@ class MemoryFrame(nn.Module):
         like: Float[Tensor, "B T D"],
         mask: Bool[Tensor, "B T"] | None,
     ) -> Float[Tensor, "B T D"]:
-        """Mix what was retrieved with the tokens' own values; zeros at padding, the dtype that of `like`."""
+        """Mix what was retrieved with the tokens' own values and project it; zeros at padding, dtype of `like`."""
         mixed = v_hat + v if gate is None else v + gate[..., None] * (v_hat - v)
         return hide_padding(self.out_proj(self.out_norm(mixed.to(like.dtype))), mask)
 

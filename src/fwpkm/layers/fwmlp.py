@@ -154,6 +154,11 @@ class FastWeightMLP(MemoryFrame):
         """The network that every stream starts from."""
         return FastMLP(**{name: getattr(self, f"initial_{name}") for name in _WEIGHTS})
 
+    @property
+    def memory_dtype(self) -> torch.dtype:
+        """Precision of the fast weights."""
+        return self.initial.gate.dtype
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FastWeightMLP":
         """Move and convert as any module does, but never narrow the initial fast weights below float32."""
         super()._apply(keeping_exact(fn, [getattr(self, f"initial_{name}") for name in _WEIGHTS]), recurse)
@@ -201,13 +206,14 @@ class FastWeightMLP(MemoryFrame):
         """
         config, B = self.config, x.shape[0]
         check_hidden("FastWeightMLP", x, config.dim, mask, refuse_nonfinite=config.check_inputs)
-        x = hide_padding(x, mask)
+        if config.scope == "stream":
+            x = hide_padding(x, mask)
         state = self.initial_state(B) if state is None else state
         state.check_fits(config.core, num_streams=B, initial=self._fresh(B))
-        q, v, gate = self.project_in(x, self.initial.gate.dtype)
+        q, v, gate = self.project(x)
         with torch.autocast(x.device.type, enabled=False):
             v_hat, state = self._advance(q.squeeze(-2), v, state, mask)
-        return self.project_out(v_hat, v, gate, x, mask), state
+        return self.fuse(v_hat, v, gate, x, mask), state
 
     def _advance(
         self, q: Tensor, v: Tensor, state: FastMLPState, mask: Tensor | None

@@ -8,18 +8,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from fwpkm.layers.frame import MemoryFrame, check_hidden
 from fwpkm.layers.fwpkm_config import FwPKMConfig
-from fwpkm.layers.norm import RMSNorm, at_least_float32
+from fwpkm.layers.norm import at_least_float32
 from fwpkm.layers.padding import hide_padding
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.state import FwPKMState
 from fwpkm.memory.waiting import Waiting
 
-_TINY_VARIANCE = 1e-30
-"""Below it a vector counts as constant; keeps the z-score's gradient finite there."""
 
-
-class FwPKM(nn.Module):
+class FwPKM(MemoryFrame):
     r"""Read from a large table by product keys, and rewrite what was read after every chunk.
 
         q = W_q RMSNorm(x) ;  v = zscore(W_v RMSNorm(x)) ;  g = sigmoid(W_g RMSNorm(x))
@@ -36,15 +34,18 @@ class FwPKM(nn.Module):
     """
 
     def __init__(self, config: FwPKMConfig) -> None:
-        super().__init__()
+        super().__init__(
+            dim=config.dim,
+            query_dim=config.num_heads * config.key_dim,
+            head_dim=config.key_dim,
+            value_dim=config.value_dim,
+            query_norm=config.query_norm,
+            value_norm=config.value_norm,
+            gate_logits=config.gate_logits if config.gate else 0,
+            eps=config.norm_eps,
+            bias=config.bias,
+        )
         self.config = config
-        D, width, eps, bias = config.dim, config.num_heads * config.key_dim, config.norm_eps, config.bias
-        self.q_norm, self.q_proj = RMSNorm(D, eps=eps), nn.Linear(D, width, bias=bias)
-        self.v_norm, self.v_proj = RMSNorm(D, eps=eps), nn.Linear(D, config.value_dim, bias=bias)
-        if config.gate:
-            self.gate_norm, self.gate_proj = RMSNorm(D, eps=eps), nn.Linear(D, config.gate_logits, bias=bias)
-        self.out_norm = RMSNorm(config.value_dim, eps=eps)
-        self.out_proj = nn.Linear(config.value_dim, D, bias=bias)
         log_temperature = torch.tensor(math.log(config.temperature))
         if config.learn_temperature:
             self.log_temperature: Tensor = nn.Parameter(log_temperature)
@@ -71,15 +72,7 @@ class FwPKM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw slow weights anew, and the initial memory as the config's `table_seed` says."""
-        for module in (
-            self.q_proj,
-            self.v_proj,
-            self.out_proj,
-            *([self.gate_proj] if self.config.gate else []),
-        ):
-            nn.init.normal_(module.weight, std=module.in_features**-0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        self.reset_projections()
         self.reset_initial()
 
     @torch.no_grad()
@@ -116,6 +109,11 @@ class FwPKM(nn.Module):
         """Divides slot scores before they become read weights."""
         return self.log_temperature.exp()
 
+    @property
+    def memory_dtype(self) -> torch.dtype:
+        """Precision of tables and sub-keys."""
+        return self.initial_keys.dtype
+
     def initial_state(self, num_streams: int) -> FwPKMState:
         """Return a fresh memory for `num_streams` streams that have seen no token."""
         config = self.config
@@ -133,7 +131,7 @@ class FwPKM(nn.Module):
             ),
             waiting=Waiting.empty(num_streams, keys.new_empty(0, packed_width)),
             tokens_seen=(0,) * num_streams,
-            options=config.core,
+            options=self._core,
             temperature=self.temperature.to(keys.dtype),
         )
 
@@ -182,54 +180,17 @@ class FwPKM(nn.Module):
         state = replace(state, temperature=self.temperature.to(state.keys.dtype))
         q, v, gate = self.project(x)
         weight = gate if self.config.gate_weighted_loss else None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device.type):
             v_hat, state = state.advance(q, v, weight, mask)
-        mixed = v_hat + v if gate is None else v + gate[..., None] * (v_hat - v)
-        y = self.out_proj(self.out_norm(mixed.to(x.dtype)))
-        return hide_padding(y, mask), state
-
-    def project(
-        self, x: Float[Tensor, "B T D"]
-    ) -> tuple[Float[Tensor, "B T H Dk"], Float[Tensor, "B T Dv"], Float[Tensor, "B T"] | None]:
-        """Return queries, values and gates (None without a gate) in the precision of the memory."""
-        config, dtype = self.config, self.initial_keys.dtype
-        q = self.q_proj(self.q_norm(x)).to(dtype).unflatten(-1, (config.num_heads, config.key_dim))
-        if config.query_norm != "none":
-            q = _normalise(q.unflatten(-1, (2, -1)), config.query_norm).flatten(-2)
-        v = self.v_proj(self.v_norm(x)).to(dtype)
-        if config.value_norm != "none":
-            v = _normalise(v, config.value_norm)
-        if not config.gate:
-            return q, v, None
-        return q, v, self.gate_proj(self.gate_norm(x)).to(dtype).mean(-1).sigmoid()
+        return self.fuse(v_hat, v, gate, x, mask), state
 
     def _check(self, x: Tensor, state: FwPKMState, mask: Tensor | None) -> None:
-        config, B, T = self.config, x.shape[0], x.shape[1]
-        if x.shape[-1] != config.dim:
-            raise ValueError(f"FwPKM: x must be [B, T, dim={config.dim}], got x {tuple(x.shape)}")
-        if mask is not None and (mask.shape != (B, T) or mask.dtype != torch.bool):
-            raise ValueError(
-                f"FwPKM: mask must be bool [B, T] = [{B}, {T}], True for real tokens, got mask "
-                f"{tuple(mask.shape)} of {mask.dtype}"
-            )
+        config = self.config
+        check_hidden("FwPKM", x, config.dim, mask, refuse_nonfinite=config.check_inputs)
         state.check_fits(
-            config.core,
-            num_streams=B,
+            self._core,
+            num_streams=x.shape[0],
             keys=self.initial_keys,
             value_dim=config.value_dim,
             shared=config.table == "batch",
         )
-        if config.check_inputs and not bool(x.isfinite().all()):
-            raise ValueError(
-                f"FwPKM: x must be finite, got {int((~x.isfinite()).sum())} NaN or infinite numbers of {x.numel()}"
-            )
-
-
-def _normalise(x: Tensor, kind: str) -> Tensor:
-    """Normalise the last dimension: "l2" to length 1, "zscore" to zero mean and unit standard deviation."""
-    if kind == "l2":
-        return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
-    if not x.numel():
-        return x
-    variance, mean = torch.var_mean(x, dim=-1, keepdim=True)
-    return (x - mean) / (variance.clamp_min(_TINY_VARIANCE).sqrt() + 1e-6)

@@ -37,7 +37,7 @@ def trace_memory(
 ) -> MemoryTrace:
     """Do what `memory(h, state, mask)` does once more, and note what it reads."""
     if isinstance(memory, FastWeightMLP):
-        return MemoryTrace(gate=memory.project_in(h, h.dtype)[2], slots=None, weights=None)
+        return MemoryTrace(gate=memory.project(h)[2], slots=None, weights=None)
     state = memory.initial_state(h.shape[0]) if state is None else state
     assert isinstance(state, FwPKMState), "the layer has accepted it"
     state = replace(state, temperature=memory.temperature.to(state.keys.dtype))
