@@ -15,6 +15,7 @@ from fwpkm.layers.padding import hide_padding
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.state import FwPKMState
 from fwpkm.memory.waiting import Waiting
+from fwpkm.ops.addressing import key_squares
 
 
 class FwPKM(MemoryFrame):
@@ -45,7 +46,7 @@ class FwPKM(MemoryFrame):
             eps=config.norm_eps,
             bias=config.bias,
         )
-        self.config = config
+        self.config, self._core = config, config.core
         log_temperature = torch.tensor(math.log(config.temperature))
         if config.learn_temperature:
             self.log_temperature: Tensor = nn.Parameter(log_temperature)
@@ -122,6 +123,7 @@ class FwPKM(MemoryFrame):
         keys = self.initial_keys
         return FwPKMState(
             keys=keys.expand(num_tables, *keys.shape),
+            key_squares=key_squares(keys, config.score).expand(num_tables, *keys.shape[:-1]),
             table=Overlay.fresh(
                 self.initial_values,
                 num_tables,
@@ -180,7 +182,7 @@ class FwPKM(MemoryFrame):
         state = replace(state, temperature=self.temperature.to(state.keys.dtype))
         q, v, gate = self.project(x)
         weight = gate if self.config.gate_weighted_loss else None
-        with without_autocast(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
             v_hat, state = state.advance(q, v, weight, mask)
         return self.fuse(v_hat, v, gate, x, mask), state
 

@@ -24,7 +24,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def unit_rms(x: Float[Tensor, "*batch D"], eps: float) -> Float[Tensor, "*batch D"]:
     """Scale the last dimension to a root mean square of 1; `eps` is added to the mean square."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
 
 
 class RMSNorm(nn.Module):
@@ -46,8 +46,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Normalise `x`; the dtype of `x` is kept."""
-        y = unit_rms(at_least_float32(x), self.eps) * (1.0 + at_least_float32(self.weight))
-        return y.to(x.dtype)
+        return self.scale(unit_rms(at_least_float32(x), self.eps)).to(x.dtype)
+
+    def scale(self, unit: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Scale what has been normalised already, where several layers normalise the same hidden states."""
+        return unit * (1.0 + at_least_float32(self.weight))
 
     def extra_repr(self) -> str:
         """Show width and eps when the module is printed."""

@@ -107,6 +107,12 @@ def scan_by_definition(
     flush: bool = False,
 ) -> tuple[Float[Tensor, "B t Dv"], FastWeights]:
     """Carry out the recurrence on dense tables, every gradient by autograd: for tests and rare options."""
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():  # the inner gradients need autograd
+            x, keys = x.map(Tensor.clone), weights.keys.clone()
+            temperature = temperature.clone() if isinstance(temperature, Tensor) else temperature
+            weights = replace(weights, keys=keys)
+            return scan_by_definition(x, weights, options, temperature, answered=answered, flush=flush)
     S, N = weights.keys.shape[0], weights.keys.shape[-2] ** 2
     own = weights.first_cells if S > 1 else weights.first_cells[:1]
     cells = (own[:, None] + torch.arange(N, device=own.device)).flatten()

@@ -11,7 +11,7 @@ from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.recurrence import FastWeights, scan_by_definition, scan_in_place, scan_with_graph
 from fwpkm.memory.tokens import Tokens
 from fwpkm.memory.waiting import Waiting
-from fwpkm.ops.addressing import address
+from fwpkm.ops.addressing import address, key_squares
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import count_written
 from fwpkm.ops.core.weights import read_weights
@@ -27,6 +27,8 @@ class FwPKMState(State):
 
     keys: Float[Tensor, "S 2 H n half"]
     """Sub-keys, per stream or (S = 1) shared by the batch."""
+    key_squares: Float[Tensor, "S 2 H n"]
+    """|K|^2 of every sub-key (fwpkm.ops.addressing.key_squares), so that decoding needs not add them up again."""
     table: Overlay
     """Tables, per stream or shared: written rows over the layer's base table."""
     waiting: Waiting
@@ -84,7 +86,7 @@ class FwPKMState(State):
         problems = [
             f"{f.name} is {getattr(options, f.name)!r} in the layer and {getattr(self.options, f.name)!r} in the state"
             for f in fields(CoreOptions)
-            if getattr(options, f.name) != getattr(self.options, f.name)
+            if options is not self.options and getattr(options, f.name) != getattr(self.options, f.name)
         ]
         if self.num_streams != num_streams:
             problems.append(f"x has {num_streams} streams and the state {self.num_streams}")
@@ -132,6 +134,7 @@ class FwPKMState(State):
         return replace(
             self,
             keys=self.keys.detach(),
+            key_squares=self.key_squares.detach(),
             table=self.table.detach(),
             waiting=self.waiting.detach(),
             temperature=self.temperature.detach(),
@@ -143,6 +146,7 @@ class FwPKMState(State):
         return replace(
             self,
             keys=self.keys.to(device),
+            key_squares=self.key_squares.to(device),
             table=self.table.to(device, None if base is None else base.to(device)),
             waiting=self.waiting.to(device),
             temperature=self.temperature.to(device),
@@ -157,6 +161,7 @@ class FwPKMState(State):
         return replace(
             self,
             keys=self.keys[streams],
+            key_squares=self.key_squares[streams],
             table=self.table.select(streams),
             waiting=self.waiting.select(streams),
             tokens_seen=tuple(self.tokens_seen[b] for b in streams.tolist()),
@@ -196,7 +201,9 @@ class FwPKMState(State):
         """Read for tokens that complete no chunk: nothing but the waiting line changes."""
         B, T, H, Dk = x.q.shape
         q = x.q.reshape(1, B * T, H, Dk) if self.is_shared else x.q
-        score, slot, _ = address(q, self.keys, topk=self.options.topk, score=self.options.score)
+        score, slot, _ = address(
+            q, self.keys, topk=self.options.topk, score=self.options.score, squares=self.key_squares
+        )
         w = read_weights(score.reshape(B * T, H * self.options.topk), self.options.weights, self.temperature)
         cells = slot.reshape(B, w.numel() // max(B, 1)) + self._weights(range(B)).first_cells[:, None]
         v_hat = self.table.read(w, cells.view(w.shape)).view(B, T, x.v.shape[-1])
@@ -239,7 +246,10 @@ class FwPKMState(State):
         if len(streams) < self.num_streams:
             keys = self.keys.index_copy(0, torch.tensor(streams, device=keys.device), keys)
             line = self.waiting.replaced(streams, waiting)
-        return replace(self, keys=keys, table=weights.table, waiting=line, tokens_seen=tuple(seen))
+        squares = self.key_squares if keys is self.keys else key_squares(keys.detach(), self.options.score)
+        return replace(
+            self, keys=keys, key_squares=squares, table=weights.table, waiting=line, tokens_seen=tuple(seen)
+        )
 
     @property
     def _answered(self) -> tuple[int, ...]:

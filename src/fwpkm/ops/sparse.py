@@ -1,6 +1,7 @@
-"""Gathers that need no intermediate tensor of the size pairs x width, and room for large results."""
+"""Gathers and scatters that need no intermediate tensor of the size pairs x width."""
 
-import numpy as np
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -25,29 +26,32 @@ def gathered_inner(
     ).view(M, k)
 
 
-def segment_sum(
-    w: Float[Tensor, " P"], tokens: Int[Tensor, " P"], starts: Int[Tensor, " U"], x: Float[Tensor, "M D"]
-) -> Float[Tensor, "U D"]:
-    """Add up  sum w x[tokens]  over each run of pairs; run u goes from starts[u] to starts[u + 1]."""
-    return F.embedding_bag(tokens, x, starts, per_sample_weights=w, mode="sum")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """The pairs (token, j) of some tokens, sorted by the row they address: each row's pairs form one run."""
 
+    row: Int[Tensor, " U"]
+    """Distinct rows, ascending."""
+    start: Int[Tensor, " U"]
+    """Where each row's run begins."""
+    token: Int[Tensor, " P"]
+    """Token of each sorted pair."""
+    order: Int[Tensor, " P"]
+    """Place of each sorted pair among the flat pairs."""
 
-_HUGE_PAGE_BYTES = 2 << 20
-"""Linux's usual huge page; smaller blocks are recycled by the allocator and gain nothing."""
+    @classmethod
+    def of(cls, ids: Int[Tensor, "M k"]) -> "Runs":
+        """Sort the pairs of M tokens that address k rows each; a row's pairs keep the order of the tokens."""
+        ordered, order = ids.flatten().sort(stable=True)
+        row, count = torch.unique_consecutive(ordered, return_counts=True)
+        token = torch.div(order, ids.shape[1], rounding_mode="floor")
+        return cls(row=row, start=count.cumsum(0) - count, token=token, order=order)
 
+    def sum(self, w: Float[Tensor, "M k"], x: Float[Tensor, "M D"]) -> Float[Tensor, "U D"]:
+        """Add up  w_tj x_t  over each row's pairs, in the order of the tokens."""
+        weights = w.flatten()[self.order]
+        return F.embedding_bag(self.token, x, self.start, per_sample_weights=weights, mode="sum")
 
-def large_empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return `torch.empty` for a block that is written at once and may be large.
-
-    On a CPU, NumPy asks the kernel for huge pages, which makes first use of a fresh block 2 to 4 times
-    cheaper than through PyTorch's allocator (docs/performance.md).
-    """
-    itemsize = like.element_size()
-    if like.device.type != "cpu" or like.dtype not in _NUMPY_DTYPES:
-        return like.new_empty(shape)
-    if itemsize * int(np.prod(shape)) < _HUGE_PAGE_BYTES:
-        return like.new_empty(shape)
-    return torch.from_numpy(np.empty(shape, dtype=_NUMPY_DTYPES[like.dtype]))
-
-
-_NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+    def add_(self, table: Float[Tensor, "R D"], w: Float[Tensor, "M k"], x: Float[Tensor, "M D"]) -> None:
+        """Add  w_tj x_t  to the pairs' rows of `table`, in place."""
+        table.index_add_(0, self.row, self.sum(w, x))

@@ -9,6 +9,7 @@ from torch import Tensor
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.state import FwPKMState
 from fwpkm.memory.waiting import Waiting
+from fwpkm.ops.addressing import key_squares
 from fwpkm.ops.core.naive import CoreTrace, core_naive
 from fwpkm.ops.core.options import CoreOptions, KeyLoss
 
@@ -115,6 +116,7 @@ def _first_state(
     like = values.new_empty(0, values.shape[1])
     return FwPKMState(
         keys=keys[None],
+        key_squares=key_squares(keys[None], options.score),
         table=Overlay.fresh(values, 1, values.shape[0], like),
         waiting=Waiting.empty(B, values.new_empty(0, H * Dk + values.shape[1] + 2)),
         tokens_seen=(0,) * B,

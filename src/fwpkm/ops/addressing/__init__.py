@@ -1,5 +1,5 @@
 """Product-key addressing: which slots a query reads, how strongly, and how the sub-keys spread out."""
 
-from fwpkm.ops.addressing.torch import ScoreKind, address, product_key_topk
+from fwpkm.ops.addressing.torch import ScoreKind, address, key_squares, product_key_topk
 
-__all__ = ["ScoreKind", "address", "product_key_topk"]
+__all__ = ["ScoreKind", "address", "key_squares", "product_key_topk"]

@@ -44,6 +44,30 @@ def product_key_topk_naive(
     return best.values, best.indices
 
 
+def product_key_topk_plain(
+    q: Float[Tensor, "M H Dk"], keys: Float[Tensor, "2 H n half"], topk: int, score: ScoreKind
+) -> tuple[Float[Tensor, "M H k"], Int[Tensor, "M H k"]]:
+    """Do the same through the halves' best `topk` rows and columns, in operations autograd can differentiate twice."""
+    rows, cols = (s.topk(topk, dim=-1) for s in sub_key_scores_plain(q, keys, score))
+    grid = (rows.values[..., :, None] + cols.values[..., None, :]).flatten(-2)
+    slot = (rows.indices[..., :, None] * keys.shape[2] + cols.indices[..., None, :]).flatten(-2)
+    best = grid.topk(topk, dim=-1)
+    return best.values, slot.gather(-1, best.indices)
+
+
+def sub_key_scores_plain(
+    q: Float[Tensor, "M H Dk"], keys: Float[Tensor, "2 H n half"], score: ScoreKind
+) -> tuple[Float[Tensor, "M H n"], Float[Tensor, "M H n"]]:
+    """Score every sub-key of both halves by matrix products: |q - K|^2 = |q|^2 - 2 q . K + |K|^2."""
+    x = q.unflatten(-1, (2, -1)).permute(2, 1, 0, 3)  # [2, H, M, half]
+    inner = x @ keys.transpose(-1, -2)
+    if score == "idw":
+        squares = x.square().sum(-1)[..., None] + keys.square().sum(-1)[..., None, :]
+        inner = -torch.log(IDW_EPS + (squares - 2 * inner).clamp_min(0))
+    s1, s2 = inner.transpose(1, 2)
+    return s1, s2
+
+
 def addressing_loss_naive(
     q: Float[Tensor, "M H Dk"], keys: Float[Tensor, "2 H n half"], topk: int, score: ScoreKind
 ) -> Float[Tensor, ""]:
@@ -53,7 +77,7 @@ def addressing_loss_naive(
     scores  (FwPKM, arXiv:2601.00671v2, marginal entropy). Heads are pooled: D6.
     """
     loss = q.new_zeros(())
-    for s in sub_key_scores_naive(q, keys, score):
+    for s in sub_key_scores_plain(q, keys, score):
         rows = s.flatten(0, 1)  # [M*H, n]
         best = rows.topk(topk, dim=-1)
         kept = torch.full_like(rows, float("-inf")).scatter(-1, best.indices, best.values)

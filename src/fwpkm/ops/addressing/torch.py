@@ -1,12 +1,13 @@
 """Product-key addressing in plain PyTorch: one matrix product, two small top-k, gradients in closed form."""
 
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fwpkm.ops.sparse import gathered_inner, gathered_sum
+from fwpkm.ops.sparse import Runs, gathered_inner, gathered_sum
 
 ScoreKind = Literal["idw", "dot"]
 """How a query half is compared with a sub-key: inverse distance weighting, or a dot product."""
@@ -51,6 +52,7 @@ def address(
     score: ScoreKind = "idw",
     step_tokens: int = 0,
     step_size: Float[Tensor, " S"] | None = None,
+    squares: Float[Tensor, "S 2 H n"] | None = None,
 ) -> tuple[Float[Tensor, "S M H {topk}"], Int[Tensor, "S M H {topk}"], Float[Tensor, "S 2 H n half"]]:
     r"""Address `M` tokens of `S` streams, then move the sub-keys one step so that they are used more evenly.
 
@@ -65,6 +67,7 @@ def address(
         score: How a query half is compared with a sub-key.
         step_tokens: Leading tokens whose use of the sub-keys counts; 0 leaves the keys alone.
         step_size: Step size of each stream's keys (0 for a stream that does not step now); default 1.
+        squares: `key_squares` of the keys, where they are known already.
 
     Returns:
         Scores and slot ids, best first, and the keys after the step (`keys` itself when there is none).
@@ -79,8 +82,16 @@ def address(
         )
     if step_size is None:
         step_size = q.new_ones(q.shape[0])
-    scores, slot, _, _, _, moved = _address(q, keys, step_size, topk, score, step_tokens)
+    differentiable = torch.is_grad_enabled() and (q.requires_grad or keys.requires_grad)
+    run = _address if differentiable or torch.compiler.is_compiling() else _address_forward
+    squares = key_squares(keys, score).detach() if squares is None else squares
+    scores, slot, _, _, _, moved = run(q, keys, squares, step_size, topk, score, step_tokens)
     return scores, slot, moved if step_tokens else keys
+
+
+def key_squares(keys: Float[Tensor, "*S half"], score: ScoreKind) -> Float[Tensor, " *S"]:
+    """Return |K|^2 of every sub-key, which "idw" needs for each token; zeros for "dot", which does not."""
+    return keys.square().sum(-1) if score == "idw" else keys.new_zeros(()).expand(keys.shape[:-1])
 
 
 def check_address(where: str, q: Tensor, keys: Tensor, topk: int) -> None:
@@ -101,58 +112,76 @@ def _grouped(q: Tensor) -> Tensor:
     return q.view(S, M, H, 2, Dk // 2).permute(0, 3, 2, 1, 4).reshape(S * 2 * H, M, Dk // 2)
 
 
-def best_sub_keys(x: Tensor, keys: Tensor, topk: int, score: str) -> tuple[Tensor, Tensor]:
-    """Score queries [G, M, d] against sub-keys [G, n, d]; return the best scores and ids [G, M, k]."""
+def best_sub_keys(x: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, Tensor]:
+    """Score queries [G, M, d] against sub-keys [G, n, d], |K|^2 [G, n]; return the best scores and ids [G, M, k]."""
     if score == "dot":
         best = torch.bmm(x, keys.transpose(1, 2)).topk(topk, dim=-1)
         return best.values, best.indices
     # -|q - K|^2 + |q|^2 ranks as the score does, so the logarithm is taken of the winners only.
-    near = torch.baddbmm(keys.square().sum(-1)[:, None, :], x, keys.transpose(1, 2), beta=-1, alpha=2)
+    near = torch.baddbmm(squares[:, None, :], x, keys.transpose(1, 2), beta=-1, alpha=2)
     best = near.topk(topk, dim=-1)
     distance = (x.square().sum(-1, keepdim=True) - best.values).clamp_min_(0)
     return -torch.log(distance + IDW_EPS), best.indices
 
 
-def combine_halves(s: Tensor, i: Tensor, n: int, topk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Join the halves' best [S, 2, H, M, k] into the best slots: scores, ids, places in the k x k grid."""
-    s1, s2 = s.unbind(1)
-    grid = (s1[..., :, None] + s2[..., None, :]).flatten(-2)  # [S, H, M, k*k]
-    best = grid.topk(topk, dim=-1)
-    row = torch.div(best.indices, topk, rounding_mode="floor")
-    col = best.indices - row * topk
+def combine_halves(s: Tensor, i: Tensor, n: int, topk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Join the halves' best [S, 2, H, M, k], best first: scores and ids of the best slots, and their halves' places.
+
+    The pair of the a-th best row and the b-th best column is beaten by all (a+1)(b+1) - 1 pairs of better
+    ones, so only the pairs with (a+1)(b+1) <= k are looked at: 20 of 64 for k = 8.
+    """
+    rows, cols = _candidates(topk, s.device)
+    pairs = s[:, 0].index_select(-1, rows) + s[:, 1].index_select(-1, cols)  # [S, H, M, candidates]
+    best = pairs.topk(topk, dim=-1)
+    row, col = rows[best.indices], cols[best.indices]
     slot = i[:, 0].gather(-1, row) * n + i[:, 1].gather(-1, col)
-    return best.values, slot, best.indices
+    return best.values, slot, row, col
 
 
-@torch.library.custom_op("fwpkm::address", mutates_args=())
-def _address(
-    q: Tensor, keys: Tensor, step_size: Tensor, topk: int, score: str, step_tokens: int
+@lru_cache(maxsize=64)
+def _candidates(topk: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    pairs = [(a, b) for a in range(topk) for b in range(topk) if (a + 1) * (b + 1) <= topk]
+    rows, cols = torch.tensor(pairs, device=device).unbind(1)
+    return rows.contiguous(), cols.contiguous()
+
+
+def _address_forward(
+    q: Tensor, keys: Tensor, squares: Tensor, step_size: Tensor, topk: int, score: str, step_tokens: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return scores, slots [S, M, H, k]; then what the backward needs: the slots' places in the k x k grid
-    [S, H, M, k], sub-key scores and ids [S, 2, H, M, k]; last the moved keys (or an empty tensor)."""
+    """Return scores, slots [S, M, H, k]; then what the backward needs: the slots' places among the halves' best,
+    sub-key scores and ids, all [S, 2, H, M, k]; last the moved keys (or an empty tensor)."""
     S, M, H, _ = q.shape
     n = keys.shape[-2]
     x, flat = _grouped(q), keys.flatten(0, 2)
-    s, i = best_sub_keys(x, flat, topk, score)
+    s, i = best_sub_keys(x, flat, squares.flatten(0, 2), topk, score)
     s, i = s.view(S, 2, H, M, topk), i.view(S, 2, H, M, topk)
-    best, slot, place = combine_halves(s, i, n, topk)
+    best, slot, row, col = combine_halves(s, i, n, topk)
     moved = keys.new_empty(0)
     if step_tokens:
         x, s_in, i_in = (t.view(S, 2, H, M, -1)[..., :step_tokens, :] for t in (x, s, i))
         pull, _, _ = _entropy_pull(s_in, i_in, n)
         moved = keys - _spread(_slope(pull, s_in, score), i_in, x, keys, score) * _per_stream(step_size)
-    return best.transpose(1, 2).contiguous(), slot.transpose(1, 2).contiguous(), place, s, i, moved
+    return (
+        best.transpose(1, 2).contiguous(),
+        slot.transpose(1, 2).contiguous(),
+        torch.stack((row, col), dim=1),
+        s,
+        i,
+        moved,
+    )
+
+
+_address = torch.library.custom_op("fwpkm::address", _address_forward, mutates_args=())
 
 
 @_address.register_fake
 def _(
-    q: Tensor, keys: Tensor, step_size: Tensor, topk: int, score: str, step_tokens: int
+    q: Tensor, keys: Tensor, squares: Tensor, step_size: Tensor, topk: int, score: str, step_tokens: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     S, M, H, _ = q.shape
     best, sub = q.new_empty(S, M, H, topk), q.new_empty(S, 2, H, M, topk)
     slot = best.new_empty(best.shape, dtype=torch.int64)
-    place = best.new_empty((S, H, M, topk), dtype=torch.int64)
-    i = sub.new_empty(sub.shape, dtype=torch.int64)
+    place, i = (sub.new_empty(sub.shape, dtype=torch.int64) for _ in range(2))
     return best, slot, place, sub, i, torch.empty_like(keys) if step_tokens else keys.new_empty(0)
 
 
@@ -169,9 +198,9 @@ def _entropy_pull(s: Tensor, i: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]
     Returns:
         dL/ds, then P and p [S, 2, n], which the second derivative needs again.
     """
-    S, _, H, M, k = s.shape
+    H, M = s.shape[2:4]
     P = s.softmax(dim=-1)
-    p = P.new_zeros(S, 2, n).scatter_add_(-1, i.reshape(S, 2, H * M * k), P.reshape(S, 2, -1)) / (H * M)
+    p = _pooled_sum(P, i, n) / (H * M)
     z = _at(torch.log(p + ENTROPY_EPS) + p / (p + ENTROPY_EPS), i)
     pull = P * (z - (P * z).sum(-1, keepdim=True)) / (H * M)
     return pull, P, p
@@ -189,16 +218,25 @@ def _slope(ds: Tensor, s: Tensor, score: str) -> Tensor:
 
 def _spread(c: Tensor, i: Tensor, x: Tensor, keys: Tensor, score: str) -> Tensor:
     """Add up, per sub-key,  sum_t c_t q_t  (and  - K sum_t c_t  for "idw"): a gradient of the keys."""
-    c, i, x = (t.flatten(0, 2) for t in (c, i, x))  # [S*2*H, M, ...]
-    dense = c.new_zeros(*c.shape[:2], keys.shape[-2]).scatter_(-1, i, c)
-    total = torch.bmm(dense.transpose(1, 2), x).view(keys.shape)
-    return total if score == "dot" else total - keys * _per_key_sum(c, i, keys)
+    k, total = i.shape[-1], torch.zeros_like(keys, memory_format=torch.contiguous_format)
+    runs = Runs.of(_flat_ids(i, keys).view(-1, k))
+    runs.add_(total.flatten(0, 3), c.reshape(-1, k), x.reshape(-1, x.shape[-1]))
+    return total if score == "dot" else total.sub_(keys * _per_key_sum(c, i, keys))
 
 
 def _per_key_sum(c: Tensor, i: Tensor, keys: Tensor) -> Tensor:
-    """Add up coefficients [S*2*H, M, k] by sub-key: [S, 2, H, n, 1]."""
-    total = c.new_zeros(c.shape[0], keys.shape[-2]).scatter_add_(-1, i.flatten(1), c.flatten(1))
-    return total.view(*keys.shape[:-1], 1)
+    """Add up coefficients [S, 2, H, M, k] by sub-key: [S, 2, H, n, 1]."""
+    total = c.new_zeros(keys.shape[:4]).flatten().index_add_(0, _flat_ids(i, keys).flatten(), c.flatten())
+    return total.view(*keys.shape[:4], 1)
+
+
+def _pooled_sum(per_pair: Tensor, i: Tensor, n: int) -> Tensor:
+    """Add up numbers [S, 2, H, M, k] by sub-key, the heads together: [S, 2, n]."""
+    S = i.shape[0]
+    first = torch.arange(0, 2 * S * n, n, device=i.device).view(S, 2, 1, 1, 1)
+    return (
+        per_pair.new_zeros(2 * S * n).index_add_(0, (i + first).flatten(), per_pair.flatten()).view(S, 2, n)
+    )
 
 
 def _gather_sum(c: Tensor, i: Tensor, rows: Tensor) -> Tensor:
@@ -229,31 +267,29 @@ def _address_backward(
     place: Tensor,
     s: Tensor,
     i: Tensor,
-    d_best: Tensor,
-    d_moved: Tensor,
+    d_best: Tensor | None,
+    d_moved: Tensor | None,
     score: str,
     step_tokens: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of queries and keys. See README.md for the derivation."""
     S, M, H, Dk = q.shape
-    k = s.shape[-1]
     x = _grouped(q).view(S, 2, H, M, Dk // 2)
     ds = torch.zeros_like(s)
-    row = torch.div(place, k, rounding_mode="floor")
-    d_best = d_best.transpose(1, 2)
-    ds[:, 0].scatter_add_(-1, row, d_best)
-    ds[:, 1].scatter_add_(-1, place - row * k, d_best)
-    c = _slope(ds, s, score)
-    dq, dkeys = torch.zeros_like(x), torch.zeros_like(keys)
-    if step_tokens:
+    if d_best is not None:
+        ds.scatter_add_(-1, place, d_best.transpose(1, 2)[:, None].expand_as(place))
+    c, further, dkeys = _slope(ds, s, score), None, torch.zeros_like(keys)
+    if step_tokens and d_moved is not None:
         first = (..., slice(0, step_tokens), slice(None))
-        c[first], dq[first], dkeys = _key_step_backward(
+        c[first], further, dkeys = _key_step_backward(
             x[first], keys, s[first], i[first], ds[first], -d_moved * _per_stream(step_size), score
         )
         dkeys += d_moved
-    dq += _gather_sum(c, i, keys)
+    dq = _gather_sum(c, i, keys)
     if score == "idw":
-        dq -= x * c.sum(-1, keepdim=True)
+        dq.addcmul_(x, c.sum(-1, keepdim=True), value=-1)
+    if further is not None:
+        dq[..., :step_tokens, :] += further
     dkeys += _spread(c, i, x, keys, score)
     return dq.permute(0, 3, 2, 1, 4).reshape(q.shape), dkeys
 
@@ -266,12 +302,12 @@ def _(
     place: Tensor,
     s: Tensor,
     i: Tensor,
-    d_best: Tensor,
-    d_moved: Tensor,
+    d_best: Tensor | None,
+    d_moved: Tensor | None,
     score: str,
     step_tokens: int,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(keys)
+    return q.new_empty(q.shape), torch.empty_like(keys)
 
 
 def _key_step_backward(
@@ -298,7 +334,7 @@ def _key_step_backward(
         return ds, _gather_sum(pull, i, E), torch.zeros_like(keys)
     e = 2 * pull * inverse
     c = 2 * (ds + b * pull) * inverse
-    return c, _gather_sum(e, i, E), -E * _per_key_sum(e.flatten(0, 2), i.flatten(0, 2), keys)
+    return c, _gather_sum(e, i, E), -E * _per_key_sum(e, i, keys)
 
 
 def _entropy_pull_backward(b: Tensor, P: Tensor, p: Tensor, i: Tensor) -> Tensor:
@@ -307,22 +343,23 @@ def _entropy_pull_backward(b: Tensor, P: Tensor, p: Tensor, i: Tensor) -> Tensor
     z = _at(torch.log(p + ENTROPY_EPS) + p / (p + ENTROPY_EPS), i)
     b_mean, z_mean = ((P * t).sum(-1, keepdim=True) for t in (b, z))
     dz = P * (b - b_mean) / (M * H)
-    dp = torch.zeros_like(p).scatter_add_(-1, i.flatten(2), dz.flatten(2))
+    dp = _pooled_sum(dz, i, p.shape[-1])
     dp *= 1 / (p + ENTROPY_EPS) + ENTROPY_EPS / (p + ENTROPY_EPS).square()
     dP = (b * (z - z_mean) - z * b_mean + _at(dp, i)) / (M * H)
     return P * (dP - (P * dP).sum(-1, keepdim=True))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, keys, step_size, _, ctx.score, ctx.step_tokens = inputs
+    q, keys, _, step_size, _, ctx.score, ctx.step_tokens = inputs
     _, slot, place, s, i, _ = output
     ctx.mark_non_differentiable(slot, place, s, i)
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, keys, step_size, place, s, i)
 
 
-def _backward(ctx: Any, d_best: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, d_best: Tensor | None, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     dq, dkeys = _address_backward(*ctx.saved_tensors, d_best, grads[-1], ctx.score, ctx.step_tokens)
-    return dq, dkeys, None, None, None, None
+    return dq, dkeys, None, None, None, None, None
 
 
 _address.register_autograd(_backward, setup_context=_setup_context)

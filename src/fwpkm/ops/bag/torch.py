@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fwpkm.ops.sparse import gathered_inner, gathered_sum, segment_sum
+from fwpkm.ops.sparse import Runs, gathered_inner, gathered_sum
 
 
 def weighted_bag(
@@ -69,11 +69,8 @@ def _(w: Tensor, ids: Tensor, d_out: Tensor, table: Tensor) -> Tensor:
 
 def _row_gradients(w: Tensor, ids: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distinct rows [U] in `ids`, ascending, and  sum w_tj d_out_t  of each [U, D]."""
-    ordered, order = ids.flatten().sort(stable=True)
-    row, count = torch.unique_consecutive(ordered, return_counts=True)
-    token = torch.div(order, ids.shape[1], rounding_mode="floor")
-    start = count.cumsum(0) - count
-    return row, segment_sum(w.flatten()[order], token, start, d_out.contiguous())
+    runs = Runs.of(ids)
+    return runs.row, runs.sum(w, d_out.contiguous())
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

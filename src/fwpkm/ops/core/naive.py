@@ -10,10 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fwpkm.ops.addressing.naive import addressing_loss_naive, product_key_topk_naive
+from fwpkm.ops.addressing.naive import addressing_loss_naive, product_key_topk_naive, product_key_topk_plain
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import count_written
 from fwpkm.ops.core.weights import read_weights
+
+_MOST_EXHAUSTIVE = 64
+"""Sub-keys per half up to which the definition scores all N slots of every token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +109,18 @@ def core_naive(
     return CoreTrace(output=v_hat, keys=keys, values=values, slots=slots, weights=weights)
 
 
+def _search(q: Tensor, keys: Tensor, options: CoreOptions) -> tuple[Tensor, Tensor]:
+    """Find the best slots, scoring each of them as long as there are few."""
+    search = product_key_topk_naive if keys.shape[2] <= _MOST_EXHAUSTIVE else product_key_topk_plain
+    return search(q.flatten(0, 1), keys, options.topk, options.score)
+
+
 def _read(
     q: Tensor, keys: Tensor, values: Tensor, options: CoreOptions, temperature: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return v^ [B, t, Dv], slots and weights [B, t, H, k]."""
     B, t, H, _ = q.shape
-    score, slot = product_key_topk_naive(q.flatten(0, 1), keys, options.topk, options.score)
+    score, slot = _search(q, keys, options)
     w = read_weights(score.flatten(1), options.weights, temperature)
     v_hat = torch.einsum("mj,mjd->md", w, values[slot.flatten(1)])
     return v_hat.view(B, t, -1), slot.view(B, t, H, -1), w.view(B, t, H, -1)
@@ -164,7 +173,7 @@ def _counted(pairs: slice, recent: slice, options: CoreOptions) -> slice:
 
 
 def _read_counts(q: Tensor, keys: Tensor, options: CoreOptions, values: Tensor) -> Tensor:
-    _, slot = product_key_topk_naive(q.flatten(0, 1), keys, options.topk, options.score)
+    _, slot = _search(q, keys, options)
     return torch.bincount(slot.flatten(), minlength=values.shape[0]).clamp_min(1).to(values.dtype)
 
 

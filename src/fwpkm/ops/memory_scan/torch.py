@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fwpkm.ops.sparse import gathered_inner, gathered_sum, large_empty, segment_sum
+from fwpkm.ops.blocks import large_empty
+from fwpkm.ops.sparse import Runs, gathered_inner, gathered_sum
 
 
 def memory_scan(
@@ -65,7 +66,7 @@ def memory_scan_(
 ) -> Float[Tensor, "Tr Dv"]:
     """Do what `memory_scan` does, editing `table` itself; not differentiable, for inference."""
     _check(table, rows, w, write_w, target, reads, writes)
-    return _scan_in_place(table, rows, w, write_w, target, reads, writes)
+    return _scan_in_place(table, rows, w, write_w, target, _chunks(rows, reads, writes))
 
 
 def _check(
@@ -99,24 +100,17 @@ def _check(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Runs:
-    """The pairs (token, j) of one chunk, sorted by row, so that each row's pairs form one run."""
+class _Chunk:
+    """Where one chunk's tokens lie, and which rows they address."""
 
-    row: Tensor  # [U] distinct rows
-    start: Tensor  # [U] where each row's run begins
-    token: Tensor  # [P] token of each sorted pair
-    order: Tensor  # [P] place of each sorted pair in the flat pairs
-
-    @classmethod
-    def of(cls, rows: Tensor) -> "_Runs":
-        ordered, order = rows.flatten().sort(stable=True)
-        row, count = torch.unique_consecutive(ordered, return_counts=True)
-        token = torch.div(order, rows.shape[1], rounding_mode="floor")
-        return cls(row=row, start=count.cumsum(0) - count, token=token, order=order)
-
-    def add_(self, table: Tensor, w: Tensor, x: Tensor) -> None:
-        """Add  w_tj x_t  to the pairs' rows of `table`, each row's terms in the order of the tokens."""
-        table.index_add_(0, self.row, segment_sum(w.flatten()[self.order], self.token, self.start, x))
+    read: slice
+    """Its tokens among all that read."""
+    own: slice
+    """Those of them that write."""
+    written: slice
+    """The same tokens among all that write."""
+    writing: Runs | None
+    """Pairs of the writing tokens; None where there are none."""
 
 
 def _scan_in_place(
@@ -125,19 +119,48 @@ def _scan_in_place(
     w: Tensor,
     write_w: Tensor,
     target: Tensor,
-    reads: Sequence[int],
-    writes: Sequence[int],
+    chunks: Sequence[_Chunk],
 ) -> Tensor:
     v_hat = table.new_empty(rows.shape[0], table.shape[1])
-    r = t = 0
-    for num_reads, num_writes in zip(reads, writes, strict=True):
-        read, written = slice(r, r + num_reads), slice(t, t + num_writes)
-        v_hat[read] = gathered_sum(w[read], rows[read], table)
-        if num_writes:
-            error = v_hat[r : r + num_writes] - target[written]
-            _Runs.of(rows[r : r + num_writes]).add_(table, -write_w[written], error)
-        r, t = r + num_reads, t + num_writes
+    for chunk in chunks:
+        v_hat[chunk.read] = gathered_sum(w[chunk.read], rows[chunk.read], table)
+        if chunk.writing is not None:
+            error = v_hat[chunk.own] - target[chunk.written]
+            chunk.writing.add_(table, -write_w[chunk.written], error)
     return v_hat
+
+
+def _chunks(rows: Tensor, reads: Sequence[int], writes: Sequence[int]) -> list[_Chunk]:
+    chunks, r, t = [], 0, 0
+    for num_reads, num_writes in zip(reads, writes, strict=True):
+        own = slice(r, r + num_writes)
+        chunks.append(
+            _Chunk(
+                read=slice(r, r + num_reads),
+                own=own,
+                written=slice(t, t + num_writes),
+                writing=Runs.of(rows[own]) if num_writes else None,
+            )
+        )
+        r, t = r + num_reads, t + num_writes
+    return chunks
+
+
+def _column_blocks(table: Tensor, num_rows: int) -> list[slice]:
+    """Cut the columns, which never meet, so that a block of the rows stays in the cache.
+
+    On a CPU alone: a GPU's kernels hide the latency, and each block costs it launches.
+    """
+    width = table.shape[1]
+    if table.device.type == "cpu":
+        fitting = _CACHED_BYTES // max(1, num_rows * table.element_size())
+        width = min(width, max(_NARROWEST, fitting // _NARROWEST * _NARROWEST))
+    return [slice(start, start + width) for start in range(0, table.shape[1], width)]
+
+
+_CACHED_BYTES = 8 << 20
+_NARROWEST = 64
+"""Columns of the narrowest block: four cache lines of float32, enough to hide the bookkeeping of a row."""
 
 
 @torch.library.custom_op("fwpkm::memory_scan", mutates_args=())
@@ -151,12 +174,20 @@ def _memory_scan(
     reads: list[int],
     writes: list[int],
 ) -> tuple[Tensor, Tensor]:
-    own = large_empty((table.shape[0] if ids is None else ids.shape[0], table.shape[1]), table)
-    if ids is None:
-        own.copy_(table)
-    else:
-        torch.index_select(table, 0, ids, out=own)
-    return _scan_in_place(own, rows, w, write_w, target, reads, writes), own
+    num_rows = table.shape[0] if ids is None else ids.shape[0]
+    new, v_hat = (
+        large_empty((num_rows, table.shape[1]), table),
+        table.new_empty(rows.shape[0], table.shape[1]),
+    )
+    chunks = _chunks(rows, reads, writes)
+    for columns in _column_blocks(table, num_rows):
+        block = table[:, columns]
+        block = (
+            block.clone(memory_format=torch.contiguous_format) if ids is None else block.index_select(0, ids)
+        )
+        v_hat[:, columns] = _scan_in_place(block, rows, w, write_w, target[:, columns].contiguous(), chunks)
+        new[:, columns] = block
+    return v_hat, new
 
 
 @_memory_scan.register_fake
@@ -186,6 +217,7 @@ def _memory_scan_backward(
     d_table: Tensor | None,
     reads: list[int],
     writes: list[int],
+    wants_table: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Walk the chunks in reverse from the final `table`, undoing its writes on the way.
 
@@ -193,29 +225,36 @@ def _memory_scan_backward(
     d v^ = (what the reads want) - u;  then  dw_tj = V[row_tj] . d v^_t  and  G[row_tj] += w_tj d v^_t.
 
     Returns:
-        Gradients of the table, w, write_w and target.
+        Gradients of the table (empty unless wanted), w, write_w and target.
     """
-    V, G = (large_empty(tuple(table.shape), table) for _ in range(2))
-    V.copy_(table)
-    _ = G.zero_() if d_table is None else G.copy_(d_table)
-    dw, d_write, d_target = torch.empty_like(w), torch.empty_like(write_w), torch.empty_like(target)
-    r, t = rows.shape[0], target.shape[0]
-    for num_reads, num_writes in zip(reversed(reads), reversed(writes), strict=True):
-        r, t = r - num_reads, t - num_writes
-        read, written = slice(r, r + num_reads), slice(t, t + num_writes)
-        d_read = d_v_hat[read].contiguous()
-        runs = _Runs.of(rows[read])
-        if num_writes:
-            own = rows[r : r + num_writes]
-            a, error = write_w[written], v_hat[r : r + num_writes] - target[written]
-            (runs if num_writes == num_reads else _Runs.of(own)).add_(V, a, error)
-            u = gathered_sum(a, own, G)
-            d_target[written] = u
-            d_write[written] = -gathered_inner(error, G, own)
-            d_read = torch.cat((d_read[:num_writes] - u, d_read[num_writes:]))
-        dw[read] = gathered_inner(d_read, V, rows[read])
-        runs.add_(G, w[read], d_read)
-    return G, dw, d_write, d_target
+    chunks, reading = _chunks(rows, reads, writes), _chunks(rows, reads, reads)
+    d_old = large_empty(tuple(table.shape), table) if wants_table else table.new_empty(0)
+    d_target = torch.empty_like(target)
+    dw, d_write = torch.zeros_like(w), torch.zeros_like(write_w)
+    for columns in _column_blocks(table, table.shape[0]):
+        V = table[:, columns].clone(memory_format=torch.contiguous_format)
+        G = (
+            torch.zeros_like(V)
+            if d_table is None
+            else d_table[:, columns].clone(memory_format=torch.contiguous_format)
+        )
+        d_read = d_v_hat[:, columns].clone(memory_format=torch.contiguous_format)
+        for chunk, all_reads in zip(reversed(chunks), reversed(reading), strict=True):
+            if chunk.writing is not None:
+                own, a = rows[chunk.own], write_w[chunk.written]
+                error = v_hat[chunk.own, columns] - target[chunk.written, columns]
+                chunk.writing.add_(V, a, error)
+                u = gathered_sum(a, own, G)
+                d_target[chunk.written, columns] = u
+                d_write[chunk.written] -= gathered_inner(error, G, own)
+                d_read[chunk.own] -= u
+            d_chunk = d_read[chunk.read]
+            dw[chunk.read] += gathered_inner(d_chunk, V, rows[chunk.read])
+            if all_reads.writing is not None:
+                all_reads.writing.add_(G, w[chunk.read], d_chunk)
+        if wants_table:
+            d_old[:, columns] = G
+    return d_old, dw, d_write, d_target
 
 
 @_memory_scan_backward.register_fake
@@ -230,14 +269,15 @@ def _(
     d_table: Tensor | None,
     reads: list[int],
     writes: list[int],
+    wants_table: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(table), torch.empty_like(w), torch.empty_like(write_w), torch.empty_like(target)
+    d_old = torch.empty_like(table) if wants_table else table.new_empty(0)
+    return d_old, torch.empty_like(w), torch.empty_like(write_w), torch.empty_like(target)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, rows, w, write_w, target, ids, ctx.reads, ctx.writes = inputs
+    _, rows, w, write_w, target, _, ctx.reads, ctx.writes = inputs
     v_hat, table = output
-    ctx.whole_table = ids is None
     ctx.set_materialize_grads(False)  # the final table's gradient is as large as the table, and often none
     ctx.save_for_backward(table, rows, w, write_w, target, v_hat)
 
@@ -246,9 +286,9 @@ def _backward(ctx: Any, d_v_hat: Tensor | None, d_table: Tensor | None) -> tuple
     if d_v_hat is None:
         d_v_hat = torch.zeros_like(ctx.saved_tensors[-1])
     d_old, dw, d_write, d_target = _memory_scan_backward(
-        *ctx.saved_tensors, d_v_hat, d_table, ctx.reads, ctx.writes
+        *ctx.saved_tensors, d_v_hat, d_table, ctx.reads, ctx.writes, ctx.needs_input_grad[0]
     )
-    return d_old if ctx.whole_table else None, None, dw, d_write, d_target, None, None, None
+    return d_old if ctx.needs_input_grad[0] else None, None, dw, d_write, d_target, None, None, None
 
 
 _memory_scan.register_autograd(_backward, setup_context=_setup_context)

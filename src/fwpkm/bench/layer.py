@@ -1,0 +1,173 @@
+"""What the layer's core costs, against its dense form and against the machine's own speed.
+
+All figures are of the core, from queries, values and gates to what the memory answers, as in the golden
+cases; the projections around it are ordinary matrix products.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fwpkm.bench.ceilings import Ceilings, Work, core_work
+from fwpkm.bench.measure import Timing, peak_extra_bytes, seconds_of, timed
+from fwpkm.layers.fwpkm import FwPKM
+from fwpkm.layers.fwpkm_config import FwPKMConfig
+from fwpkm.memory.state import FwPKMState
+
+Row = dict[str, Any]
+PAPER = FwPKMConfig(dim=768)
+"""The paper's layer: 512 x 512 slots of 512, one head, top 8, chunks of 512 (arXiv:2601.00671v2, Sec. 4)."""
+
+
+def bench_layer(*, tokens: int, longest: int, runs: int, dense_runs: int) -> Iterator[Row]:
+    """Yield one row a measurement; the first is the parity check, without which no other is made."""
+    yield {"what": "parity", **check_parity()}
+    ceilings = Ceilings.measure()
+    yield {"what": "ceilings", "gflops": ceilings.flops / 1e9, "gbytes_s": ceilings.bytes / 1e9}
+    layer = FwPKM(PAPER)
+    fast = _train_times(layer, tokens, runs)
+    yield _against_ceiling("train fast", fast, tokens, core_work(PAPER.core, layer, tokens), ceilings)
+    yield from _dense_rows(layer, tokens, dense_runs, fast)
+    yield from _length_rows(layer, longest)
+    yield from _slot_rows(tokens, runs, ceilings)
+    yield _decode_row(layer)
+
+
+def check_parity(seed: int = 0) -> Row:
+    """Compare fast and dense form in float64 at a small size.
+
+    Raises:
+        RuntimeError: If they differ by more than rounding; a speed means nothing then.
+    """
+    torch.manual_seed(seed)
+    config = FwPKMConfig(dim=8, num_subkeys=24, key_dim=12, value_dim=10, chunk_size=16, topk=5)
+    layer = FwPKM(config).double()
+    q, v, gate = _inputs(config, 2, 75, torch.float64)
+    results = []
+    for by_definition in (False, True):
+        out, state = layer.initial_state(2).advance(q, v, gate, by_definition=by_definition)
+        grads = torch.autograd.grad(out.sin().sum() + state.table.dense().cos().sum(), (q, v, gate))
+        results.append((out, state.keys, state.table.dense(), *grads))
+    worst = max(float((a - b).norm() / b.norm()) for a, b in zip(*results, strict=True))
+    if not worst < 1e-9:
+        raise RuntimeError(
+            f"bench: fast and dense form differ by {worst:.1e} (relative norm); no times reported"
+        )
+    return {"relative_error": worst}
+
+
+def _inputs(config: FwPKMConfig, B: int, T: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    q = torch.randn(B, T, config.num_heads, config.key_dim, dtype=dtype)
+    v, gate = torch.randn(B, T, config.value_dim, dtype=dtype), torch.rand(B, T, dtype=dtype)
+    return q.requires_grad_(), v.requires_grad_(), gate.requires_grad_()
+
+
+def _train_step(layer: FwPKM, inputs: tuple[Tensor, Tensor, Tensor], *, by_definition: bool = False) -> None:
+    out, _ = layer.initial_state(1).advance(*inputs, by_definition=by_definition)
+    torch.autograd.grad(out, inputs, torch.ones_like(out))
+
+
+def _train_times(layer: FwPKM, tokens: int, runs: int) -> Timing:
+    inputs = _inputs(layer.config, 1, tokens, torch.float32)
+    return timed(lambda: _train_step(layer, inputs), runs=runs, warmup=3)
+
+
+def _against_ceiling(what: str, times: Timing, tokens: int, work: Work, ceilings: Ceilings) -> Row:
+    floor = work.flops / ceilings.flops + work.bytes / ceilings.bytes
+    return {
+        "what": what,
+        "tokens": tokens,
+        **_seconds(times),
+        "tokens_s": tokens / times.median,
+        "gflop": work.flops / 1e9,
+        "mbytes": work.bytes / 1e6,
+        "ceiling_s": floor,
+        "times_ceiling": times.median / floor,
+    }
+
+
+def _seconds(times: Timing) -> Row:
+    return {"median_s": times.median, "p20_s": times.p20, "p80_s": times.p80, "runs": times.runs}
+
+
+def _dense_rows(layer: FwPKM, tokens: int, runs: int, fast: Timing) -> Iterator[Row]:
+    """Measure the release's arithmetic: dense tables, every gradient by autograd."""
+    inputs = _inputs(layer.config, 1, tokens, torch.float32)
+    times = timed(lambda: _train_step(layer, inputs, by_definition=True), runs=runs, warmup=1)
+    yield {"what": "train dense", "tokens": tokens, **_seconds(times), "speedup": times.median / fast.median}
+    extra = [
+        peak_extra_bytes(lambda literal=literal: _train_step(layer, inputs, by_definition=literal))
+        for literal in (False, True)
+    ]
+    if extra[0] is not None and extra[1] is not None:
+        yield {
+            "what": "peak extra memory",
+            "fast_bytes": extra[0],
+            "dense_bytes": extra[1],
+            "ratio": extra[0] / extra[1],
+        }
+
+
+@torch.no_grad()
+def _length_rows(layer: FwPKM, longest: int, piece: int = 4096) -> Iterator[Row]:
+    """Stream up to `longest` tokens through one state; a row at every doubling."""
+    state, seen, spent, mark = layer.initial_state(1), 0, 0.0, 512
+    before = 0.0
+    while seen < longest:
+        size = min(piece, mark - seen)
+        inputs = tuple(x.detach() for x in _inputs(layer.config, 1, size, torch.float32))
+        results: list[FwPKMState] = []
+        spent += seconds_of(lambda: results.append(state.advance(*inputs)[1]))  # noqa: B023 - called at once
+        state, seen = results[0], seen + size
+        if seen == mark:
+            half = seen / 2 if seen > 512 else seen
+            yield {
+                "what": "prefill",
+                "tokens": seen,
+                "seconds": spent,
+                "tokens_s": seen / spent,
+                "us_per_token_of_second_half": 1e6 * (spent - before) / half,
+                "state_bytes": state.num_bytes,
+            }
+            before, mark = spent, 2 * mark
+
+
+def _slot_rows(tokens: int, runs: int, ceilings: Ceilings) -> Iterator[Row]:
+    """Measure tables of other sizes; the score product, which grows with n, is taken off at its ceiling."""
+    rest = {}
+    for num_subkeys in (256, 512, 1024):
+        layer = FwPKM(replace(PAPER, num_subkeys=num_subkeys))
+        times = _train_times(layer, tokens, runs)
+        work = core_work(layer.config.core, layer, tokens)
+        rest[num_subkeys] = times.median - work.flops / ceilings.flops
+        yield {
+            "what": "slots",
+            "num_slots": num_subkeys**2,
+            "tokens": tokens,
+            **_seconds(times),
+            "without_products_s": rest[num_subkeys],
+        }
+    for num_subkeys in (256, 1024):
+        yield {"what": "slots ratio", "num_slots": num_subkeys**2, "ratio": rest[num_subkeys] / rest[512]}
+
+
+@torch.no_grad()
+def _decode_row(layer: FwPKM, tokens: int = 1024) -> Row:
+    """Decode token by token on one core through the whole layer, projections included, after a prefill."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        x = torch.randn(1, 2 * tokens, layer.config.dim)
+        _, state = layer(x[:, :tokens])
+        seconds = []
+        for t in range(tokens, 2 * tokens):
+            results: list[FwPKMState] = []
+            seconds.append(seconds_of(lambda: results.append(layer(x[:, t : t + 1], state)[1])))  # noqa: B023
+            state = results[0]
+    finally:
+        torch.set_num_threads(threads)
+    mean = sum(seconds) / len(seconds)
+    return {"what": "decode", "tokens": tokens, "ms_per_token": 1e3 * mean, **_seconds(Timing.of(seconds))}

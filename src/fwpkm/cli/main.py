@@ -1,0 +1,28 @@
+"""fwpkm COMMAND ...  The command line of Fast-weight Product Key Memory."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fwpkm.cli import bench, demo
+
+_COMMANDS = {"bench": bench, "demo": demo}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; errors of the user's making end in one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="fwpkm", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        module.add_arguments(commands.add_parser(name, help=summary, description=module.__doc__))
+    options = parser.parse_args(argv)
+    try:
+        return _COMMANDS[options.command].run(options)
+    except (ValueError, OSError) as error:
+        print(f"fwpkm {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

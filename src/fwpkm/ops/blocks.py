@@ -1,0 +1,58 @@
+"""Large CPU blocks that are used again, as CUDA's caching allocator does on a GPU.
+
+The C library returns every block above 32 MiB to the system when it is freed, and the system clears and maps
+each of its pages anew at the next first touch. For the scan's tables, that alone cost as much as the scan
+(docs/performance.md).
+"""
+
+import threading
+import weakref
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SMALLEST = 1 << 20
+_MOST_FREE = 6
+
+_lock = threading.Lock()
+_free: list[np.ndarray] = []
+
+
+def large_empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return an uninitialised tensor of `like`'s dtype and device, in a recycled block where that helps."""
+    count = int(np.prod(shape, dtype=np.int64))
+    if (
+        like.device.type != "cpu"
+        or like.dtype not in _NUMPY_DTYPES
+        or count * like.element_size() < _SMALLEST
+    ):
+        return like.new_empty(shape)
+    block = _take(count * like.element_size())
+    view = block[: count * like.element_size()].view(_NUMPY_DTYPES[like.dtype]).reshape(shape)
+    weakref.finalize(view, _give_back, block)  # runs once no tensor holds the view's memory
+    return torch.from_numpy(view)
+
+
+def release_blocks() -> None:
+    """Hand all free blocks back to the system."""
+    with _lock:
+        _free.clear()
+
+
+def _take(num_bytes: int) -> np.ndarray:
+    with _lock:
+        fitting = [i for i, block in enumerate(_free) if num_bytes <= block.nbytes <= 2 * num_bytes]
+        if fitting:
+            return _free.pop(min(fitting, key=lambda i: _free[i].nbytes))
+    return np.empty(-(-num_bytes // _SMALLEST) * _SMALLEST, dtype=np.uint8)
+
+
+def _give_back(block: np.ndarray) -> None:
+    with _lock:
+        _free.append(block)
+        if len(_free) > _MOST_FREE:
+            _free.pop(0)
+
+
+_NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
