@@ -12,10 +12,7 @@ from fwpkm.layers.frame import MemoryFrame, check_hidden
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.layers.norm import at_least_float32
 from fwpkm.layers.padding import hide_padding
-from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.state import FwPKMState
-from fwpkm.memory.waiting import Waiting
-from fwpkm.ops.addressing import key_squares
 
 
 class FwPKM(MemoryFrame):
@@ -117,24 +114,15 @@ class FwPKM(MemoryFrame):
 
     def initial_state(self, num_streams: int) -> FwPKMState:
         """Return a fresh memory for `num_streams` streams that have seen no token."""
-        config = self.config
-        num_tables = 1 if config.table == "batch" else num_streams
-        packed_width = config.num_heads * config.key_dim + config.value_dim + 2
-        keys = self.initial_keys
-        return FwPKMState(
-            keys=keys.expand(num_tables, *keys.shape),
-            key_squares=key_squares(keys, config.score).expand(num_tables, *keys.shape[:-1]),
-            table=Overlay.fresh(
-                self.initial_values,
-                num_tables,
-                config.num_slots,
-                keys.new_empty(0, config.value_dim),
-                sparse_grad=config.sparse_grad,
-            ),
-            waiting=Waiting.empty(num_streams, keys.new_empty(0, packed_width)),
-            tokens_seen=(0,) * num_streams,
-            options=self._core,
-            temperature=self.temperature.to(keys.dtype),
+        return FwPKMState.fresh(
+            self.initial_keys,
+            self.initial_values,
+            self._core,
+            num_streams=num_streams,
+            value_dim=self.config.value_dim,
+            temperature=self.temperature.to(self.initial_keys.dtype),
+            shared=self.config.table == "batch",
+            sparse_grad=self.config.sparse_grad,
         )
 
     @torch.no_grad()

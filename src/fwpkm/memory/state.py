@@ -40,6 +40,44 @@ class FwPKMState(State):
     temperature: Float[Tensor, ""]
     """Divides slot scores before they become read weights."""
 
+    @classmethod
+    def fresh(
+        cls,
+        keys: Float[Tensor, "2 H n half"],
+        values: Float[Tensor, "N Dv"] | None,
+        options: CoreOptions,
+        *,
+        num_streams: int,
+        value_dim: int,
+        temperature: Float[Tensor, ""],
+        shared: bool = False,
+        sparse_grad: bool = False,
+    ) -> "FwPKMState":
+        """Return the memory of `num_streams` streams that have seen nothing yet.
+
+        Args:
+            keys: Sub-keys that every stream starts with.
+            values: Base table under all streams' writes; None stands for zeros.
+            options: The arithmetic.
+            num_streams: B.
+            value_dim: Dv.
+            temperature: Divides slot scores before they become read weights.
+            shared: One table for all streams, instead of one each.
+            sparse_grad: Give a trained base table sparse gradients.
+        """
+        num_tables = 1 if shared else num_streams
+        num_slots, query_width = keys.shape[2] ** 2, keys.shape[1] * keys.shape[3] * 2
+        rows = keys.new_empty(0, value_dim)
+        return cls(
+            keys=keys.expand(num_tables, *keys.shape),
+            key_squares=key_squares(keys.detach(), options.score).expand(num_tables, *keys.shape[:-1]),
+            table=Overlay.fresh(values, num_tables, num_slots, rows, sparse_grad=sparse_grad),
+            waiting=Waiting.empty(num_streams, keys.new_empty(0, query_width + value_dim + 2)),
+            tokens_seen=(0,) * num_streams,
+            options=options,
+            temperature=temperature,
+        )
+
     @property
     def num_streams(self) -> int:
         """B, the token streams; they share one table where S is 1."""

@@ -6,10 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.state import FwPKMState
-from fwpkm.memory.waiting import Waiting
-from fwpkm.ops.addressing import key_squares
 from fwpkm.ops.core.naive import CoreTrace, core_naive
 from fwpkm.ops.core.options import CoreOptions, KeyLoss
 
@@ -86,10 +83,19 @@ def layer_errors(case: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
     heads = layer.get("mem_heads", 1)
     x["q"] = x["q"].detach().unflatten(-1, (heads, -1)).requires_grad_()
     keys = tensors["keys0"].double().unflatten(0, (heads, 2, -1)).transpose(0, 1)
-    state = _first_state(keys, tensors["values0"].double(), x["q"], options, temperature)
+    values = tensors["values0"].double()
+    state = FwPKMState.fresh(
+        keys,
+        values,
+        options,
+        num_streams=x["q"].shape[0],
+        value_dim=values.shape[1],
+        temperature=torch.tensor(temperature, dtype=torch.float64),
+        shared=True,
+    )
     errors: dict[str, float] = {}
     if case["splits"] is None:
-        trace = _by_definition(x, keys, tensors["values0"].double(), options, temperature)
+        trace = _by_definition(x, keys, values, options, temperature)
         _compare("definition", trace.output, trace.keys, trace.values, x, tensors, errors)
         _compare_reads(trace, tensors, errors)
         out, state = state.advance(x["q"], x["v"], x.get("gates"), _bool(x.get("mask")))
@@ -107,22 +113,6 @@ def _bool(mask: Tensor | None) -> Tensor | None:
 def _cuts(splits: list[int], tokens: int) -> dict[str, list[int]]:
     """Cut the stream as the case does, then otherwise: the numbers must not depend on it."""
     return {"stream": splits, "in one call": [tokens], "token by token": [1] * tokens}
-
-
-def _first_state(
-    keys: Tensor, values: Tensor, q: Tensor, options: CoreOptions, temperature: float
-) -> FwPKMState:
-    B, _, H, Dk = q.shape
-    like = values.new_empty(0, values.shape[1])
-    return FwPKMState(
-        keys=keys[None],
-        key_squares=key_squares(keys[None], options.score),
-        table=Overlay.fresh(values, 1, values.shape[0], like),
-        waiting=Waiting.empty(B, values.new_empty(0, H * Dk + values.shape[1] + 2)),
-        tokens_seen=(0,) * B,
-        options=options,
-        temperature=torch.tensor(temperature, dtype=values.dtype),
-    )
 
 
 def _by_definition(
