@@ -9,17 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fwpkm.bench.ceilings import Ceilings, Work, core_work
-from fwpkm.bench.measure import Timing, peak_extra_bytes, seconds_of, timed
+from fwpkm.bench.core_step import PAPER, core_inputs, train_step
+from fwpkm.bench.measure import Timing, seconds_of, timed
+from fwpkm.bench.peak import FORMS, peak_in_new_process
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.memory.state import FwPKMState
 
 Row = dict[str, Any]
-PAPER = FwPKMConfig(dim=768)
-"""The paper's layer: 512 x 512 slots of 512, one head, top 8, chunks of 512 (arXiv:2601.00671v2, Sec. 4)."""
 
 
 def bench_layer(*, tokens: int, longest: int, runs: int, dense_runs: int) -> Iterator[Row]:
@@ -45,12 +44,12 @@ def check_parity(seed: int = 0) -> Row:
     torch.manual_seed(seed)
     config = FwPKMConfig(dim=8, num_subkeys=24, key_dim=12, value_dim=10, chunk_size=16, topk=5)
     layer = FwPKM(config).double()
-    q, v, gate = _inputs(config, 2, 75, torch.float64)
+    q, v, gate = core_inputs(config, 2, 75, torch.float64)
     results = []
     for by_definition in (False, True):
         out, state = layer.initial_state(2).advance(q, v, gate, by_definition=by_definition)
         grads = torch.autograd.grad(out.sin().sum() + state.table.dense().cos().sum(), (q, v, gate))
-        results.append((out, state.keys, state.table.dense(), *grads))
+        results.append([x.detach() for x in (out, state.keys, state.table.dense(), *grads)])
     worst = max(float((a - b).norm() / b.norm()) for a, b in zip(*results, strict=True))
     if not worst < 1e-9:
         raise RuntimeError(
@@ -59,20 +58,9 @@ def check_parity(seed: int = 0) -> Row:
     return {"relative_error": worst}
 
 
-def _inputs(config: FwPKMConfig, B: int, T: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    q = torch.randn(B, T, config.num_heads, config.key_dim, dtype=dtype)
-    v, gate = torch.randn(B, T, config.value_dim, dtype=dtype), torch.rand(B, T, dtype=dtype)
-    return q.requires_grad_(), v.requires_grad_(), gate.requires_grad_()
-
-
-def _train_step(layer: FwPKM, inputs: tuple[Tensor, Tensor, Tensor], *, by_definition: bool = False) -> None:
-    out, _ = layer.initial_state(1).advance(*inputs, by_definition=by_definition)
-    torch.autograd.grad(out, inputs, torch.ones_like(out))
-
-
 def _train_times(layer: FwPKM, tokens: int, runs: int) -> Timing:
-    inputs = _inputs(layer.config, 1, tokens, torch.float32)
-    return timed(lambda: _train_step(layer, inputs), runs=runs, warmup=3)
+    inputs = core_inputs(layer.config, 1, tokens)
+    return timed(lambda: train_step(layer, inputs), runs=runs, warmup=3)
 
 
 def _against_ceiling(what: str, times: Timing, tokens: int, work: Work, ceilings: Ceilings) -> Row:
@@ -95,20 +83,13 @@ def _seconds(times: Timing) -> Row:
 
 def _dense_rows(layer: FwPKM, tokens: int, runs: int, fast: Timing) -> Iterator[Row]:
     """Measure the release's arithmetic: dense tables, every gradient by autograd."""
-    inputs = _inputs(layer.config, 1, tokens, torch.float32)
-    times = timed(lambda: _train_step(layer, inputs, by_definition=True), runs=runs, warmup=1)
+    inputs = core_inputs(layer.config, 1, tokens)
+    times = timed(lambda: train_step(layer, inputs, by_definition=True), runs=runs, warmup=1)
     yield {"what": "train dense", "tokens": tokens, **_seconds(times), "speedup": times.median / fast.median}
-    extra = [
-        peak_extra_bytes(lambda literal=literal: _train_step(layer, inputs, by_definition=literal))
-        for literal in (False, True)
-    ]
-    if extra[0] is not None and extra[1] is not None:
-        yield {
-            "what": "peak extra memory",
-            "fast_bytes": extra[0],
-            "dense_bytes": extra[1],
-            "ratio": extra[0] / extra[1],
-        }
+    fast_peak, dense_peak = (peak_in_new_process(form, tokens) for form in FORMS)
+    if fast_peak is not None and dense_peak is not None:
+        ratio = fast_peak / dense_peak
+        yield {"what": "peak memory", "fast_bytes": fast_peak, "dense_bytes": dense_peak, "ratio": ratio}
 
 
 @torch.no_grad()
@@ -118,7 +99,7 @@ def _length_rows(layer: FwPKM, longest: int, piece: int = 4096) -> Iterator[Row]
     before = 0.0
     while seen < longest:
         size = min(piece, mark - seen)
-        inputs = tuple(x.detach() for x in _inputs(layer.config, 1, size, torch.float32))
+        inputs = tuple(x.detach() for x in core_inputs(layer.config, 1, size))
         results: list[FwPKMState] = []
         spent += seconds_of(lambda: results.append(state.advance(*inputs)[1]))  # noqa: B023 - called at once
         state, seen = results[0], seen + size

@@ -1,0 +1,26 @@
+"""One training step of the layer's core, the unit of the measurements."""
+
+import torch
+from torch import Tensor
+
+from fwpkm.layers.fwpkm import FwPKM
+from fwpkm.layers.fwpkm_config import FwPKMConfig
+
+PAPER = FwPKMConfig(dim=768)
+"""The paper's layer: 512 x 512 slots of 512, one head, top 8, chunks of 512 (arXiv:2601.00671v2, Sec. 4)."""
+
+Inputs = tuple[Tensor, ...]
+
+
+def core_inputs(config: FwPKMConfig, B: int, T: int, dtype: torch.dtype = torch.float32) -> Inputs:
+    """Draw queries, values and gates, all of which want gradients."""
+    q = torch.randn(B, T, config.num_heads, config.key_dim, dtype=dtype)
+    v, gate = torch.randn(B, T, config.value_dim, dtype=dtype), torch.rand(B, T, dtype=dtype)
+    return tuple(x.requires_grad_() for x in (q, v, gate))
+
+
+def train_step(layer: FwPKM, inputs: Inputs, *, by_definition: bool = False) -> None:
+    """Run forward and backward over one fresh stream."""
+    q, v, gate = inputs
+    out, _ = layer.initial_state(q.shape[0]).advance(q, v, gate, by_definition=by_definition)
+    torch.autograd.grad(out, inputs, torch.ones_like(out))
