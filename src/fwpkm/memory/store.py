@@ -148,6 +148,8 @@ class RowStore:
         capacity = self.rows.shape[0]
         if num_rows <= capacity:
             return
-        rows = self.rows.new_empty(min(max(num_rows, 2 * capacity), self.index.numel()), self.rows.shape[1])
+        # Rows that lost their cell to newer ones still count, so there can be more rows than cells.
+        room = max(num_rows, min(2 * capacity, self.index.numel()))
+        rows = self.rows.new_empty(room, self.rows.shape[1])
         rows[: self.used] = self.rows[: self.used]
         self.rows = rows
