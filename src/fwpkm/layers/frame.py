@@ -25,7 +25,9 @@ class MemoryFrame(nn.Module):
         dim: D, width of the hidden states.
         query_dim: Width of the queries.
         value_dim: Dv.
-        query_norm: Normalises each half of each head's queries, of width `head_dim`.
+        query_norm: Normalises each half of the queries: of each head's, of width `head_dim`, or of all
+            heads' side by side.
+        query_norm_over: Which of the two.
         value_norm: Normalises each value.
         head_dim: Width of one head's queries.
         gate_logits: Logits whose mean is the gate's; 0 is no gate, and v^ + v for the mixture.
@@ -41,6 +43,7 @@ class MemoryFrame(nn.Module):
         head_dim: int,
         value_dim: int,
         query_norm: VectorNorm,
+        query_norm_over: Literal["head", "all"] = "head",
         value_norm: VectorNorm,
         gate_logits: int,
         eps: float,
@@ -48,6 +51,7 @@ class MemoryFrame(nn.Module):
     ) -> None:
         super().__init__()
         self._head_dim, self._query_norm, self._value_norm = head_dim, query_norm, value_norm
+        self._query_norm_over = query_norm_over
         self.q_norm, self.q_proj = RMSNorm(dim, eps=eps), nn.Linear(dim, query_dim, bias=bias)
         self.v_norm, self.v_proj = RMSNorm(dim, eps=eps), nn.Linear(dim, value_dim, bias=bias)
         self.gated = gate_logits > 0
@@ -74,9 +78,11 @@ class MemoryFrame(nn.Module):
     ) -> tuple[Float[Tensor, "B T H Dk"], Float[Tensor, "B T Dv"], Float[Tensor, "B T"] | None]:
         """Return queries, values and gates (None without a gate) in the precision of the memory."""
         dtype, unit = self.memory_dtype, unit_rms(at_least_float32(x), self.q_norm.eps)
-        q = self.q_proj(self.q_norm.scale(unit).to(x.dtype)).to(dtype).unflatten(-1, (-1, self._head_dim))
+        q = self.q_proj(self.q_norm.scale(unit).to(x.dtype)).to(dtype)
         if self._query_norm != "none":
-            q = normalise(q.unflatten(-1, (2, -1)), self._query_norm).flatten(-2)
+            half = (q.shape[-1] if self._query_norm_over == "all" else self._head_dim) // 2
+            q = normalise(q.unflatten(-1, (-1, half)), self._query_norm).flatten(-2)
+        q = q.unflatten(-1, (-1, self._head_dim))
         v = self.v_proj(self.v_norm.scale(unit).to(x.dtype)).to(dtype)
         if self._value_norm != "none":
             v = normalise(v, self._value_norm)

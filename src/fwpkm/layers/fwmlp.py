@@ -189,6 +189,8 @@ class FastWeightMLP(MemoryFrame):
         x: Float[Tensor, "B T D"],
         state: FastMLPState | None = None,
         mask: Bool[Tensor, "B T"] | None = None,
+        *,
+        write_mask: Bool[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], FastMLPState]:
         """Process the next `T` tokens of `B` streams.
 
@@ -197,6 +199,7 @@ class FastWeightMLP(MemoryFrame):
             state: What these streams have seen so far; None starts with a fresh network.
             mask: False for padding, left or right, which answers zeros. It neither reads nor writes; where
                 streams share a network it does pass time, and only has no loss (authors' release, D7).
+            write_mask: False for tokens that ask the network but are not to be learned.
 
         Returns:
             The layer's output before the residual, and the state after these tokens.
@@ -212,17 +215,22 @@ class FastWeightMLP(MemoryFrame):
         state.check_fits(config.core, num_streams=B, initial=self._fresh(B))
         q, v, gate = self.project(x)
         with torch.autocast(x.device.type, enabled=False):
-            v_hat, state = self._advance(q.squeeze(-2), v, state, mask)
+            v_hat, state = self._advance(q.squeeze(-2), v, state, mask, write_mask)
         return self.fuse(v_hat, v, gate, x, mask), state
 
     def _advance(
-        self, q: Tensor, v: Tensor, state: FastMLPState, mask: Tensor | None
+        self,
+        q: Tensor,
+        v: Tensor,
+        state: FastMLPState,
+        mask: Tensor | None,
+        write_mask: Tensor | None,
     ) -> tuple[Float[Tensor, "B T Dv"], FastMLPState]:
         B, T, _ = v.shape
-        if self.config.scope == "batch":
-            return state.advance(q, pack_tokens(q, v, None if mask is None else mask.to(v.dtype)), [T] * B)
-        packing = packing_of(mask)
-        tokens = pack_tokens(q, v, None)
+        if self.config.scope == "batch" and mask is not None:
+            write_mask = mask if write_mask is None else mask & write_mask
+        packing = None if self.config.scope == "batch" else packing_of(mask)
+        tokens = pack_tokens(q, v, None if write_mask is None else write_mask.to(v.dtype))
         if packing is None:
             return state.advance(q, tokens, [T] * B)
         v_hat, state = state.advance(packing.pack(q), packing.pack(tokens), packing.lengths.tolist())

@@ -38,6 +38,7 @@ class FwPKM(MemoryFrame):
             head_dim=config.key_dim,
             value_dim=config.value_dim,
             query_norm=config.query_norm,
+            query_norm_over=config.query_norm_over,
             value_norm=config.value_norm,
             gate_logits=config.gate_logits if config.gate else 0,
             eps=config.norm_eps,
@@ -149,6 +150,8 @@ class FwPKM(MemoryFrame):
         x: Float[Tensor, "B T D"],
         state: FwPKMState | None = None,
         mask: Bool[Tensor, "B T"] | None = None,
+        *,
+        write_mask: Bool[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], FwPKMState]:
         """Process the next `T` tokens of `B` streams.
 
@@ -156,6 +159,7 @@ class FwPKM(MemoryFrame):
             x: Hidden states.
             state: What these streams have seen so far; None starts with a fresh memory.
             mask: False for padding, wherever it is. Padding neither reads nor writes, and answers zeros.
+            write_mask: False for tokens that ask the memory but are not to be learned.
 
         Returns:
             The layer's output before the residual, and the state after these tokens.
@@ -171,7 +175,7 @@ class FwPKM(MemoryFrame):
         q, v, gate = self.project(x)
         weight = gate if self.config.gate_weighted_loss else None
         with torch.autocast(x.device.type, enabled=False):
-            v_hat, state = state.advance(q, v, weight, mask)
+            v_hat, state = state.advance(q, v, weight, mask, write_mask=write_mask)
         return self.fuse(v_hat, v, gate, x, mask), state
 
     def _check(self, x: Tensor, state: FwPKMState, mask: Tensor | None) -> None:

@@ -46,6 +46,8 @@ class FwPKMConfig:
     """Turns a token's H*k scores into read weights."""
     query_norm: QueryNorm = "none"
     """Normalise each half of each query."""
+    query_norm_over: Literal["head", "all"] = "head"
+    """Normalise the halves of each head's query, or those of all heads' queries side by side (release)."""
     value_norm: ValueNorm = "zscore"
     """Normalise each value over Dv."""
 
@@ -145,6 +147,7 @@ _AT_LEAST = (
 _ONE_OF = (
     ("query_norm", ("none", "l2", "zscore")),
     ("value_norm", ("none", "l2", "zscore")),
+    ("query_norm_over", ("head", "all")),
     ("table", ("stream", "batch")),
     ("initial_values", ("random", "zero", "learned")),
     ("initial_keys", ("random", "learned")),

@@ -95,6 +95,7 @@ class FwPKMState(State):
         gate: Float[Tensor, "B T"] | None,
         mask: Bool[Tensor, "B T"] | None = None,
         *,
+        write_mask: Bool[Tensor, "B T"] | None = None,
         by_definition: bool = False,
     ) -> tuple[Float[Tensor, "B T Dv"], "FwPKMState"]:
         """Read for the next `T` tokens and write the chunks that they complete.
@@ -105,15 +106,16 @@ class FwPKMState(State):
             gate: Weight of each token's memory loss; None weighs all alike.
             mask: False for padding, which neither reads nor writes nor counts as time. Where streams share
                 a table, padding does pass time, and only has no loss (authors' release, D7).
+            write_mask: False for tokens that read as any other but whose pair has no loss.
             by_definition: Use the literal, dense, slow form.
 
         Returns:
             Retrieved values v^ (zeros for padding), and the state after these tokens.
         """
-        x = Tokens(q=q, v=v, gate=gate)
         if mask is not None and self.is_shared:
-            x = replace(x, write_mask=mask.to(v.dtype))
-        elif mask is not None and not bool(mask.all()):
+            write_mask = mask if write_mask is None else mask & write_mask
+        x = Tokens(q=q, v=v, gate=gate, write_mask=None if write_mask is None else write_mask.to(v.dtype))
+        if not self.is_shared and mask is not None and not bool(mask.all()):
             return self._advance_padded(x, mask, by_definition)
         return self._advance(x, [x.num_tokens] * self.num_streams, by_definition)
 

@@ -47,6 +47,7 @@ class Block(nn.Module):
         state: BlockState | None = None,
         mask: Bool[Tensor, "B T"] | None = None,
         *,
+        write_mask: Bool[Tensor, "B T"] | None = None,
         window: int | None = None,
         trace: bool = False,
     ) -> tuple[Float[Tensor, "B T D"], BlockState, MemoryTrace | None]:
@@ -56,6 +57,7 @@ class Block(nn.Module):
             h: Hidden states.
             state: What came before; None is nothing.
             mask: False at padding; None is no padding.
+            write_mask: False at tokens that the memory is not to learn.
             window: Narrows full attention to so many tokens in this call.
             trace: Whether to find out what the memory reads, which costs its arithmetic again.
         """
@@ -64,22 +66,27 @@ class Block(nn.Module):
             y, conv = self.conv(self.conv_norm(h), None if state is None else state.conv, mask)
             h = h + y
         if self.memory is not None and self.memory_first:
-            h, memory, seen = self._remember(h, state, mask, trace)
+            h, memory, seen = self._remember(h, state, mask, write_mask, trace)
         narrow = {"window": window} if self.narrows and window is not None else {}
         y, mixer = self.mixer(self.mixer_norm(h), None if state is None else state.mixer, mask, **narrow)
         h = h + y
         if self.memory is not None and not self.memory_first:
-            h, memory, seen = self._remember(h, state, mask, trace)
+            h, memory, seen = self._remember(h, state, mask, write_mask, trace)
         h = h + self.ffn(self.ffn_norm(h))
         return h, BlockState(mixer=mixer, memory=memory, conv=conv), seen
 
     def _remember(
-        self, h: Tensor, state: BlockState | None, mask: Tensor | None, trace: bool
+        self,
+        h: Tensor,
+        state: BlockState | None,
+        mask: Tensor | None,
+        write_mask: Tensor | None,
+        trace: bool,
     ) -> tuple[Tensor, MemoryState, MemoryTrace | None]:
         assert self.memory is not None, "only asked where there is one"
         before = None if state is None else state.memory
-        y, after = self.memory(h, before, mask)
-        seen = trace_memory(self.memory, h, before, mask) if trace else None
+        y, after = self.memory(h, before, mask, write_mask=write_mask)
+        seen = trace_memory(self.memory, h, before, mask, write_mask) if trace else None
         return h + y, after, seen
 
 

@@ -1,7 +1,8 @@
 """The language model: every system of the study is a configuration of this one decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -82,6 +83,7 @@ class Decoder(nn.Module):
         cache: DecoderCache | None = None,
         mask: Bool[Tensor, "B T"] | None = None,
         *,
+        write_mask: Bool[Tensor, "B T"] | None = None,
         logits_to_keep: int | None = None,
         generator: torch.Generator | None = None,
         trace: bool = False,
@@ -92,6 +94,7 @@ class Decoder(nn.Module):
             input_ids: Tokens.
             cache: What these streams have seen so far; None starts afresh.
             mask: False at padding, wherever it is; padding changes nothing. None is no padding.
+            write_mask: False at tokens that ask the memories but that these are not to learn.
             logits_to_keep: How many of the last tokens get logits; None is all of them.
             generator: Decides, on the CPU, whether a training step narrows full attention
                 (`DecoderConfig.narrow_probability`); None is torch's own.
@@ -105,6 +108,7 @@ class Decoder(nn.Module):
             self.embed(input_ids),
             cache,
             mask,
+            write_mask=write_mask,
             logits_to_keep=logits_to_keep,
             generator=generator,
             trace=trace,
@@ -116,6 +120,7 @@ class Decoder(nn.Module):
         cache: DecoderCache | None = None,
         mask: Bool[Tensor, "B T"] | None = None,
         *,
+        write_mask: Bool[Tensor, "B T"] | None = None,
         logits_to_keep: int | None = None,
         generator: torch.Generator | None = None,
         trace: bool = False,
@@ -125,8 +130,9 @@ class Decoder(nn.Module):
         window = self._draw_window(generator)
         states: Sequence[BlockState | None] = [None] * len(self.blocks) if cache is None else cache.blocks
         after, traces = [], []
+        options = {"write_mask": write_mask, "window": window, "trace": trace}
         for block, state in zip(self.blocks, states, strict=True):
-            h, state, seen = self._run(block, h, state, mask, window, trace)
+            h, state, seen = self._run(block, h, state, mask, options)
             after.append(state)
             traces.append(seen)
         h = self.norm(h)
@@ -167,13 +173,12 @@ class Decoder(nn.Module):
         h: Tensor,
         state: BlockState | None,
         mask: Tensor | None,
-        window: int | None,
-        trace: bool,
+        options: Mapping[str, Any],
     ) -> tuple[Tensor, BlockState, MemoryTrace | None]:
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             # The state is a value: computing it again writes nothing a second time.
-            return checkpoint(block, h, state, mask, window=window, trace=trace, use_reentrant=False)
-        return block(h, state, mask, window=window, trace=trace)
+            return checkpoint(block, h, state, mask, use_reentrant=False, **options)
+        return block(h, state, mask, **options)
 
     def _draw_window(self, generator: torch.Generator | None) -> int | None:
         p = self.config.narrow_probability

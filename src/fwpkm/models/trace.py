@@ -34,8 +34,9 @@ def trace_memory(
     h: Float[Tensor, "B T D"],
     state: FwPKMState | FastMLPState | None,
     mask: Bool[Tensor, "B T"] | None,
+    write_mask: Bool[Tensor, "B T"] | None = None,
 ) -> MemoryTrace:
-    """Do what `memory(h, state, mask)` does once more, and note what it reads."""
+    """Do what `memory(h, state, mask, write_mask=write_mask)` does once more, and note what it reads."""
     if isinstance(memory, FastWeightMLP):
         return MemoryTrace(gate=memory.project(h)[2], slots=None, weights=None)
     state = memory.initial_state(h.shape[0]) if state is None else state
@@ -43,13 +44,20 @@ def trace_memory(
     state = replace(state, temperature=memory.temperature.to(state.keys.dtype))
     q, v, gate = memory.project(h)
     loss_weight = gate if memory.config.gate_weighted_loss else None
+    if state.is_shared and mask is not None:
+        write_mask = mask if write_mask is None else mask & write_mask
     slots = torch.full((*q.shape[:3], memory.config.topk), -1, device=q.device)
     weights = q.new_zeros(slots.shape)
     for streams, places in _groups(state, mask, h):
         at = (streams[:, None], places)
-        x = Tokens(q=q[at], v=v[at], gate=None if loss_weight is None else loss_weight[at])
+        x = Tokens(
+            q=q[at],
+            v=v[at],
+            gate=None if loss_weight is None else loss_weight[at],
+            write_mask=None if write_mask is None else write_mask[at].to(v.dtype),
+        )
         own = state if len(streams) == state.num_streams else state.select(streams)
-        slots[at], weights[at] = _reads(own, x, mask if state.is_shared else None)
+        slots[at], weights[at] = _reads(own, x)
     return MemoryTrace(gate=gate, slots=slots, weights=weights)
 
 
@@ -66,16 +74,14 @@ def _groups(
         yield streams[b : b + 1], places[None] if mask is None else places[mask[b]][None]
 
 
-def _reads(
-    state: FwPKMState, x: Tokens, mask: Tensor | None
-) -> tuple[Int[Tensor, "K t H k"], Float[Tensor, "K t H k"]]:
+def _reads(state: FwPKMState, x: Tokens) -> tuple[Int[Tensor, "K t H k"], Float[Tensor, "K t H k"]]:
     """Go from write to write, and address with the sub-keys that hold in between."""
     reads, start, T = [_address(state, x.q[:, :0])], 0, x.num_tokens
     while start < T:
         part = x[start : start + _tokens_to_write(state)]
         reads.append(_address(state, part.q))
-        own_mask = None if mask is None else mask[:, start : start + part.num_tokens]
-        _, state = state.advance(part.q, part.v, part.gate, own_mask)
+        learned = None if part.write_mask is None else part.write_mask > 0
+        _, state = state.advance(part.q, part.v, part.gate, write_mask=learned)
         start += part.num_tokens
     slots, weights = zip(*reads, strict=True)
     return torch.cat(slots, dim=1), torch.cat(weights, dim=1)
