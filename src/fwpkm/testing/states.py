@@ -8,7 +8,6 @@ from torch import Tensor
 
 from fwpkm.memory.state import FwPKMState
 from fwpkm.ops.addressing import key_squares
-from fwpkm.ops.addressing import key_squares
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.testing.accuracy import worst_element
 
