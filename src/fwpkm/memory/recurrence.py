@@ -6,6 +6,7 @@ not yet `answered` retrieve, together with the fast weights after the last write
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -237,6 +238,7 @@ def _counted(cells: Tensor, win: Window, options: CoreOptions, B: int) -> Tensor
 def _read_counts(cells: Int[Tensor, "P J"], counted: Int[Tensor, "*Q J"]) -> Int[Tensor, "P J"]:
     """Count for every cell how often it is among `counted`, at least 1."""
     ordered = counted.flatten().sort().values
+    cells = cells.contiguous()
     last = torch.searchsorted(ordered, cells, right=True)
     return (last - torch.searchsorted(ordered, cells)).clamp_min_(1)
 

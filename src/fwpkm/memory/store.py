@@ -13,6 +13,9 @@ from fwpkm.ops.sparse import gathered_sum
 if TYPE_CHECKING:
     from fwpkm.memory.overlay import Overlay
 
+_FEW_ROWS = 256
+"""Reads of fewer rows copy them first: that takes fewer operations, and decoding is bound by their number."""
+
 Cells = Int[Tensor, "*P"]
 """Slots numbered through all streams: stream * N + slot."""
 
@@ -112,9 +115,13 @@ class RowStore:
         )
 
     def read(self, w: Float[Tensor, "M J"], cells: Int[Tensor, "M J"]) -> Float[Tensor, "M Dv"]:
-        """Add up  sum_j w_j V[cell_j]  without copying a row."""
+        """Add up  sum_j w_j V[cell_j]."""
         if not self.used:
             return self._read_base(w, cells)
+        if w.numel() <= _FEW_ROWS:
+            return torch.bmm(
+                w[:, None], self.gather(cells.flatten()).view(*w.shape, self.rows.shape[1])
+            ).squeeze(1)
         row = self.locate(cells)
         # Zero times another stream's NaN is NaN, so a cell without a row looks at one of its own token's rows.
         near = torch.where(row >= 0, row, row.amax(-1, keepdim=True).clamp_min(0))

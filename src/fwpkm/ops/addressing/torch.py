@@ -80,12 +80,13 @@ def address(
         raise ValueError(
             f"address: step_tokens must be in [0, M], got step_tokens={step_tokens} with M={q.shape[1]}"
         )
+    squares = key_squares(keys, score).detach() if squares is None else squares
+    differentiable = torch.is_grad_enabled() and (q.requires_grad or keys.requires_grad)
+    if not (step_tokens or differentiable or torch.compiler.is_compiling()):
+        return *_find_slots(q, keys, squares, topk, score), keys
     if step_size is None:
         step_size = q.new_ones(q.shape[0])
-    differentiable = torch.is_grad_enabled() and (q.requires_grad or keys.requires_grad)
-    run = _address if differentiable or torch.compiler.is_compiling() else _address_forward
-    squares = key_squares(keys, score).detach() if squares is None else squares
-    scores, slot, _, _, _, moved = run(q, keys, squares, step_size, topk, score, step_tokens)
+    scores, slot, _, _, _, moved = _address(q, keys, squares, step_size, topk, score, step_tokens)
     return scores, slot, moved if step_tokens else keys
 
 
@@ -145,7 +146,18 @@ def _candidates(topk: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return rows.contiguous(), cols.contiguous()
 
 
-def _address_forward(
+def _find_slots(q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, Tensor]:
+    """Return scores and slots [S, M, H, k] and nothing else: all that decoding needs."""
+    S, M, H, _ = q.shape
+    s, i = best_sub_keys(_grouped(q), keys.flatten(0, 2), squares.flatten(0, 2), topk, score)
+    best, slot, _, _ = combine_halves(
+        s.view(S, 2, H, M, topk), i.view(S, 2, H, M, topk), keys.shape[-2], topk
+    )
+    return best.transpose(1, 2), slot.transpose(1, 2)
+
+
+@torch.library.custom_op("fwpkm::address", mutates_args=())
+def _address(
     q: Tensor, keys: Tensor, squares: Tensor, step_size: Tensor, topk: int, score: str, step_tokens: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return scores, slots [S, M, H, k]; then what the backward needs: the slots' places among the halves' best,
@@ -169,9 +181,6 @@ def _address_forward(
         i,
         moved,
     )
-
-
-_address = torch.library.custom_op("fwpkm::address", _address_forward, mutates_args=())
 
 
 @_address.register_fake
