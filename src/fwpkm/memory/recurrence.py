@@ -6,7 +6,6 @@ not yet `answered` retrieve, together with the fast weights after the last write
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
