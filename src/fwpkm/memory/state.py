@@ -68,6 +68,7 @@ class FwPKMState(State):
         num_tables = 1 if shared else num_streams
         num_slots, query_width = keys.shape[2] ** 2, keys.shape[1] * keys.shape[3] * 2
         rows = keys.new_empty(0, value_dim)
+        keys = keys.clone()  # trained or replaced keys change under states that share their memory
         return cls(
             keys=keys.expand(num_tables, *keys.shape),
             key_squares=key_squares(keys.detach(), options.score).expand(num_tables, *keys.shape[:-1]),
