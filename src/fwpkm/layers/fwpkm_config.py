@@ -119,6 +119,11 @@ class FwPKMConfig:
             )
         if self.value_norm == "zscore" and self.value_dim == 1:
             problems.append("value_norm='zscore' needs value_dim of at least 2, got value_dim=1; use 'none'")
+        width = self.key_dim // 2 * (self.num_heads if self.query_norm_over == "all" else 1)
+        if self.query_norm == "zscore" and width == 1:
+            problems.append(
+                f"query_norm='zscore' needs halves of width 2 at least, got width 1 from key_dim={self.key_dim}"
+            )
         if self.sparse_grad and self.initial_values != "learned":
             problems.append("sparse_grad=True needs initial_values='learned'; nothing else has a gradient")
         if problems:
