@@ -221,7 +221,9 @@ def relive(layer, history):
         elif isinstance(event, list):
             state = state.select(torch.tensor(event))
         else:
-            x, mask = (None if t is None else t.clone() for t in event)  # made in inference mode, some of them
+            x, mask = (
+                None if t is None else t.clone() for t in event
+            )  # made in inference mode, some of them
             state = layer(x, state, mask)[1]
     return state
 
