@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fwpkm.testing import golden_layer
+from fwpkm.testing import golden_layer, golden_model
 
 Errors = dict[str, float]
 Runner = Callable[[Mapping[str, Any], Mapping[str, Tensor]], Errors]
@@ -26,6 +26,8 @@ def run_case(path: Path) -> list[tuple[str, float, float]]:
     if "layer" in case:
         errors = golden_layer.layer_errors(case, tensors)
         return [(name, error, golden_layer.TOLERANCE) for name, error in errors.items()]
+    if "config" in case:
+        return golden_model.model_errors(case, tensors)
     raise ValueError(f"golden: {path.name} is no case of a known form, it has the fields {sorted(case)}")
 
 
