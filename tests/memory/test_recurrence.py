@@ -1,17 +1,18 @@
 """P8 and P1 of the contract, below the layer: the fast recurrence in any cuts equals the definition in one go."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fwpkm.ops.core.naive import core_naive
 from fwpkm.ops.core.options import CoreOptions
-from fwpkm.testing.accuracy import assert_all_accurate
+from fwpkm.testing.accuracy import assert_all_accurate, rounding_noise
 from fwpkm.testing.inputs import make_core_inputs
-from fwpkm.testing.states import assert_same_numbers, cut, in_pieces, make_state
+from fwpkm.testing.states import assert_same_but_for_noise, assert_same_numbers, cut, in_pieces, make_state
 
 fast_options = st.builds(
     CoreOptions,
@@ -117,12 +118,39 @@ def test_any_cut_in_any_mode_equals_the_definition_in_one_call(
     options=fast_options,
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
 )
+@example(  # gradients of 1e9
+    seed=0,
+    B=1,
+    T=5,
+    H=2,
+    shared=False,
+    lengths=[1],
+    options=CoreOptions(
+        topk=3,
+        chunk_size=1,
+        lookahead=0,
+        score="dot",
+        weights="silu",
+        write_rule="release",
+        value_lr=0.5,
+        key_lr=0.2,
+        addressing_weight=0.5,
+    ),
+)
 def test_gradients_through_any_cut_equal_those_of_the_definition_in_one_call(
     seed, B, T, H, shared, options, lengths
 ):
     x, keys = make_streams(seed, B=B, T=T, shared=shared, H=H, n=4)
     got = with_gradients(fast, x, keys, options, lengths=lengths)
-    assert_same_numbers(got, with_gradients(by_definition, x, keys, options), rtol=1e-6, atol=1e-8)
+
+    def defined(q, v, gate, values, keys):
+        moved = replace(x, q=q, v=v, gate=gate, values=values)
+        return with_gradients(by_definition, moved, keys, options)
+
+    # With weights that don't sum to 1 a table may grow with every write, and its gradients lose all their digits.
+    noise = rounding_noise(defined, x.q, x.v, x.gate, x.values, keys)
+    expected = with_gradients(by_definition, x, keys, options)
+    assert_same_but_for_noise(got, expected, noise, rtol=1e-6, atol=1e-8)
 
 
 @given(seed=st.integers(0, 10**6), T=st.integers(1, 17), rule=st.sampled_from(["paper", "release", "exact"]))

@@ -1,6 +1,6 @@
 """Tolerance that comes from the arithmetic instead of from tuning."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -40,6 +40,34 @@ def assert_all_accurate(
         raise AssertionError(f"results differ: {[*fast]}, {[*baseline]} and {[*oracle]}")
     for name, value in fast.items():
         assert_accurate(name, value, baseline[name], oracle[name], factor)
+
+
+def rounding_noise(
+    run: Callable[..., Mapping[str, Tensor]], *inputs: Tensor, repeats: int = 3, seed: int = 0
+) -> dict[str, float]:
+    """Measure how far results move if every input moves by about one rounding unit of its dtype.
+
+    No arithmetic in that dtype can be held to less: where a result is ill conditioned, two correct ways to
+    compute it differ by as much, times a small factor for the roundings on the way.
+
+    Args:
+        run: Takes the inputs and names its results.
+        inputs: Of floats.
+        repeats: Draws, of which the largest movement counts; one alone may hit a blind direction.
+        seed: Of the draws.
+
+    Returns:
+        The norm of the largest movement of every result.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    exact = run(*inputs)
+    moved = [run(*(_nudged(x, draw) for x in inputs)) for _ in range(repeats)]
+    return {name: max((m[name] - x).norm().item() for m in moved) for name, x in exact.items()}
+
+
+def _nudged(x: Tensor, draw: torch.Generator) -> Tensor:
+    unit = torch.finfo(x.dtype).eps * torch.randn(x.shape, generator=draw, dtype=torch.float64)
+    return (x.detach().double() * (1 + unit.to(x.device))).to(x.dtype)
 
 
 def worst_element(got: Tensor, expected: Tensor) -> str:

@@ -139,7 +139,9 @@ def small_config(**changes: Any) -> FwPKMConfig:
 
 def make_layer(seed: int = 0, *, dtype: torch.dtype = torch.float64, **changes: Any) -> FwPKM:
     """Return a `small_config` layer, all of whose slow weights are drawn: none is at its neutral start."""
-    layer = FwPKM(small_config(table_seed=seed, **changes)).to(dtype)
+    with torch.random.fork_rng(devices=[]):  # the layer itself draws from the global generator
+        torch.manual_seed(seed)
+        layer = FwPKM(small_config(table_seed=seed, **changes)).to(dtype)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in layer.named_parameters():
