@@ -8,6 +8,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 C = TypeVar("C")
 
+UNSET = "none"
+"""Stands for None in files, where a field may be None and no string."""
+
 _WRONG = object()
 """Stands for a value that could not be read; the problem is on the list."""
 
@@ -21,10 +24,19 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
 
 
 def to_mapping(config: object) -> dict[str, Any]:
-    """Spell out every field of a config dataclass; unset ones (None) are left out, as TOML has no null."""
+    """Spell out every field of a config dataclass.
+
+    TOML has no null: an unset field (None) is left out, or "none" if it would be set otherwise.
+    """
     assert is_dataclass(config), config
-    values = {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
-    return {name: value for name, value in values.items() if value is not None}
+    values = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if value is not None:
+            values[f.name] = _plain(value)
+        elif f.default is not None:
+            values[f.name] = UNSET
+    return values
 
 
 def from_mapping(cls: type[C], mapping: Mapping[str, Any]) -> C:
@@ -60,6 +72,8 @@ def _read(kind: Any, value: object, path: str, problems: list[str]) -> object:
         if all(get_origin(k) is Literal for k in kinds):
             return _read_choice([name for k in kinds for name in get_args(k)], value, path, problems)
         assert len(kinds) == 1, f"{path}: a config field is of one type or None, got {kind}"
+        if value == UNSET and NoneType in args and kinds[0] is not str:
+            return None
         return _read(kinds[0], value, path, problems)
     if origin is Literal:
         return _read_choice(args, value, path, problems)
