@@ -65,7 +65,7 @@ class KVState(State):
     """No stream has seen fewer tokens. Known here, so that decoding need not ask the device."""
     longest: int
     """No stream has seen more tokens."""
-    room: Room | None = field(default=None, repr=False)
+    room: Room | None = field(default=None, repr=False, metadata={"saved": False})
     """Where `keys` and `v` may continue; an optimisation that changes no result."""
 
     def select(self, streams: Int[Tensor, " b"]) -> "KVState":

@@ -1,14 +1,17 @@
 """What a FwPKM layer knows after some tokens of B streams: sub-keys, written rows, waiting tokens."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from fwpkm.memory.overlay import Overlay
+from fwpkm.memory.quantise import RowFormat
 from fwpkm.memory.recurrence import FastWeights, scan_by_definition, scan_in_place, scan_with_graph
+from fwpkm.memory.saving import SaveReport, load_state, save_state
 from fwpkm.memory.tokens import Tokens
 from fwpkm.memory.waiting import Waiting
 from fwpkm.ops.addressing import address, key_squares
@@ -207,6 +210,21 @@ class FwPKMState(State):
             waiting=self.waiting.select(streams),
             tokens_seen=tuple(self.tokens_seen[b] for b in streams.tolist()),
         )
+
+    def save(
+        self, path: str | os.PathLike[str], layer: nn.Module, *, rows: RowFormat = "exact"
+    ) -> SaveReport:
+        """Save this memory to one file, which is good for `layer` alone; see `fwpkm.memory.saving.save_state`."""
+        return save_state(path, self, layer, rows=rows)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], layer: nn.Module) -> "FwPKMState":
+        """Load what `save` saved, over the base table and on the device of `layer`, which must be the same layer.
+
+        Raises:
+            ValueError: If the file is damaged, or was made by another layer.
+        """
+        return load_state(path, cls, layer, classes=(cls, CoreOptions))[0]
 
     @property
     def num_bytes(self) -> int:

@@ -1,21 +1,30 @@
 """Everything that a decoder knows after some tokens of B streams, as one value."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from fwpkm.layers.conv import ShortConvState
 from fwpkm.layers.gated_delta_net import GatedDeltaNetState
 from fwpkm.layers.kv import KVState
+from fwpkm.layers.lact import LaCTState
 from fwpkm.memory.fast_mlp import FastMLPState
+from fwpkm.memory.fingerprint import Fingerprint
+from fwpkm.memory.lact import LaCTMemory
+from fwpkm.memory.quantise import RowFormat
+from fwpkm.memory.saving import SaveReport, load_state, save_state
 from fwpkm.memory.state import FwPKMState
+from fwpkm.ops.core.options import CoreOptions
+from fwpkm.ops.fast_mlp import FastMLP, FastMLPOptions
+from fwpkm.ops.lact import LaCTOptions, LaCTWeights
 from fwpkm.state import State
 
-MixerState = KVState | GatedDeltaNetState
+MixerState = KVState | GatedDeltaNetState | LaCTState
 MemoryState = FwPKMState | FastMLPState
 
 
@@ -24,7 +33,7 @@ class BlockState(State):
     """What one block carries from token to token."""
 
     mixer: MixerState
-    """Attention's keys and values, or the state of a recurrence."""
+    """Attention's keys and values, the state of a recurrence, or LaCT's window and networks."""
     memory: MemoryState | None = None
     """The memory, if the block has one."""
     conv: ShortConvState | None = None
@@ -100,6 +109,29 @@ class DecoderCache(State):
         """
         return DecoderCache(blocks=tuple(block.flush() for block in self.blocks))
 
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        model: nn.Module,
+        *,
+        rows: RowFormat = "exact",
+        extra: Mapping[str, Any] | None = None,
+        fingerprint: Fingerprint | None = None,
+    ) -> SaveReport:
+        """Save all layers' states to one file, which is good for `model` alone; see `save_state`."""
+        return save_state(path, self, model, rows=rows, extra=extra, fingerprint=fingerprint)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], model: nn.Module, *, fingerprint: Fingerprint | None = None
+    ) -> "DecoderCache":
+        """Load what `save` saved, on the device of `model`, which must be the same model.
+
+        Raises:
+            ValueError: If the file is damaged, or was made by another model.
+        """
+        return load_state(path, cls, model, classes=CACHE_CLASSES, fingerprint=fingerprint)[0]
+
     @property
     def num_streams(self) -> int:
         """B."""
@@ -114,3 +146,22 @@ class DecoderCache(State):
     def num_bytes(self) -> int:
         """Bytes of all states, not counting what they share with the model."""
         return sum(block.num_bytes for block in self.blocks)
+
+
+CACHE_CLASSES = (
+    DecoderCache,
+    BlockState,
+    KVState,
+    GatedDeltaNetState,
+    ShortConvState,
+    FwPKMState,
+    CoreOptions,
+    FastMLPState,
+    FastMLP,
+    FastMLPOptions,
+    LaCTState,
+    LaCTMemory,
+    LaCTWeights,
+    LaCTOptions,
+)
+"""All that a cache is made of: what a memory file may build."""

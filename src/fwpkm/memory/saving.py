@@ -1,0 +1,128 @@
+"""States to and from memory files: the same numbers afterwards, under the same model only."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fwpkm.memory.codec import Decoder, Encoder
+from fwpkm.memory.files import MemoryFile, read_file, write_file
+from fwpkm.memory.fingerprint import Fingerprint
+from fwpkm.memory.quantise import RowFormat
+from fwpkm.state import State
+
+S = TypeVar("S", bound=State)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveReport:
+    """What became of a save."""
+
+    num_bytes: int
+    """Size of the file."""
+    num_rows: int
+    """Written rows in it."""
+    loss: float
+    """Relative root-mean-square error of the rows as saved; 0 where they are exact."""
+
+
+def save_state(
+    path: str | os.PathLike[str],
+    state: State,
+    module: nn.Module,
+    *,
+    rows: RowFormat = "exact",
+    extra: Mapping[str, Any] | None = None,
+    fingerprint: Fingerprint | None = None,
+) -> SaveReport:
+    """Save all that `state` knows: written rows, keys, waiting tokens, and what token mixers carry.
+
+    Args:
+        path: Replaced whole, once the new contents are on disk.
+        state: Of a layer, or of a whole model.
+        module: The layer or model that made it; the file is good for this one alone.
+        rows: Precision of the written rows. All else is exact.
+        extra: Anything else to keep in the header, as JSON has it.
+        fingerprint: That of `module`, where it is known already.
+    """
+    encoder = Encoder(rows=rows)
+    tree = encoder.encode(state)
+    fingerprint = Fingerprint.of(module) if fingerprint is None else fingerprint
+    header = {
+        "tree": tree,
+        "fingerprint": fingerprint.to_header(),
+        "rows": rows,
+        "loss": encoder.loss,
+        "extra": dict(extra or {}),
+    }
+    num_bytes = write_file(path, MemoryFile(header=header, tensors=encoder.tensors))
+    return SaveReport(
+        num_bytes=num_bytes, num_rows=sum(count for _, count in encoder.losses), loss=encoder.loss
+    )
+
+
+def load_state(
+    path: str | os.PathLike[str],
+    kind: type[S],
+    module: nn.Module,
+    *,
+    classes: Sequence[type],
+    fingerprint: Fingerprint | None = None,
+) -> tuple[S, dict[str, Any]]:
+    """Load what `save_state` saved; returns the state, and what was `extra`.
+
+    Args:
+        path: A memory file.
+        kind: What to expect.
+        module: The layer or model to go on with, on whose device the state will be.
+        classes: All that the state may be made of.
+        fingerprint: That of `module`, where it is known already.
+
+    Raises:
+        ValueError: If the file is damaged, holds something else, or was made by another model.
+    """
+    file = read_file(path)
+    where = f"memory file {os.fspath(path)!r}"
+    found = file.header["tree"].get("class")
+    if found != kind.__name__:
+        raise ValueError(f"{where}: must hold a {kind.__name__}, got {found}")
+    fingerprint = Fingerprint.of(module) if fingerprint is None else fingerprint
+    differences = Fingerprint.from_header(file.header["fingerprint"]).differences(fingerprint)
+    if differences:
+        raise ValueError(
+            f"{where}: was made by another model; {'; '.join(differences)}. Load the model that made it, or read "
+            "the document again with this one."
+        )
+    decoder = Decoder(
+        tensors=file.tensors,
+        classes=classes,
+        bases={path: _base(module, path) for path in overlay_paths(file.header["tree"])},
+        device=next(module.parameters()).device,
+    )
+    try:
+        return decoder.decode(file.header["tree"]), dict(file.header["extra"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{where}: its header does not describe a {kind.__name__}: {error}") from error
+
+
+def overlay_paths(node: Any) -> Iterator[str]:
+    """List the tables in a file's tree."""
+    if isinstance(node, Mapping):
+        if "overlay" in node:
+            yield node["overlay"]["path"]
+        for inner in node.values():
+            yield from overlay_paths(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from overlay_paths(inner)
+
+
+def _base(module: nn.Module, path: str) -> Tensor | None:
+    """Return the base table of the layer whose state has its table at `path`."""
+    layer = module.get_submodule(path.removesuffix("table").removesuffix("."))
+    base = layer.initial_values
+    assert base is None or isinstance(base, torch.Tensor)
+    return base
