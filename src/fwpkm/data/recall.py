@@ -1,0 +1,124 @@
+"""Recall tasks inside training text: facts, then questions, at a chosen rate."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from fwpkm.data.haystack import Breaks, Haystack
+from fwpkm.data.needles import NeedleTask, NeedleWording, draw_facts, encode_needle, insert, make_question
+from fwpkm.data.sequences import SequenceSource, TokenSequence, draw
+from fwpkm.data.tokenizer.protocol import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecallConfig:
+    """How recall tasks are mixed into training sequences."""
+
+    rate: float = 0.5
+    """Share of the sequences that carry a recall task, 0 to 1."""
+    min_needles: int = 1
+    max_needles: int = 5
+    """How many facts a task has is drawn uniformly from min_needles to max_needles."""
+    num_questions: int | None = None
+    """How many of the facts are asked for, at most; None is all."""
+    answer_weight: float = 1.0
+    """What each answer token counts in the loss; prose tokens count `text_weight`."""
+    text_weight: float = 1.0
+    """What all other tokens of a recall sequence count."""
+    wording: NeedleWording = field(default_factory=NeedleWording)
+
+    def __post_init__(self) -> None:
+        problems = [] if 0 <= self.rate <= 1 else [f"rate must be in [0, 1], got {self.rate}"]
+        if not 1 <= self.min_needles <= self.max_needles:
+            problems.append(
+                f"1 <= min_needles <= max_needles must hold, got {self.min_needles} and {self.max_needles}"
+            )
+        if self.num_questions is not None and self.num_questions < 1:
+            problems.append(f"num_questions must be at least 1 or unset, got {self.num_questions}")
+        problems += [
+            f"{name} must not be negative, got {getattr(self, name)}"
+            for name in ("answer_weight", "text_weight")
+            if getattr(self, name) < 0
+        ]
+        if problems:
+            raise ValueError("RecallConfig: " + "; ".join(problems))
+
+
+class RecallSequences:
+    """Training sequences of which a share asks at its end for facts that stood further up.
+
+    Args:
+        plain: Gives the sequences without a task; their length is everyone's.
+        haystack: What the facts are hidden in.
+        tokenizer: Turns sentences into tokens.
+        config: Rate, number of facts, loss weights.
+        seed: Decides which sequences carry a task, and which.
+
+    Raises:
+        ValueError: If the facts and their questions do not fit into a sequence.
+    """
+
+    def __init__(
+        self,
+        plain: SequenceSource,
+        haystack: Haystack,
+        tokenizer: Tokenizer,
+        config: RecallConfig,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.plain, self.haystack, self.tokenizer, self.config = plain, haystack, tokenizer, config
+        self.seq_len, self.seed = plain.seq_len, seed
+        self._breaks = Breaks(tokenizer)
+        self._check_room()
+
+    def sequence(self, index: int) -> TokenSequence:
+        """Make sequence `index`."""
+        generator = draw(self.seed, index)
+        if float(torch.rand((), generator=generator)) >= self.config.rate:
+            return self.plain.sequence(index)
+        config = self.config
+        count = int(torch.randint(config.min_needles, config.max_needles + 1, (), generator=generator))
+        return self._recall(count, generator)
+
+    def _recall(self, count: int, generator: torch.Generator) -> TokenSequence:
+        wording = self.config.wording
+        facts = draw_facts(NeedleTask(num_keys=count, wording=wording), generator)
+        needles = [encode_needle(wording, k, v, self.tokenizer) for k, (v,) in facts.items()]
+        order = torch.randperm(count, generator=generator)[: self.config.num_questions].tolist()
+        asked = [list(facts.items())[i] for i in order]
+        tail, answered = self._questions(asked)
+        hay = self.haystack.take(self.seq_len + 1 - len(tail) - sum(len(n) for n in needles), generator)
+        wanted = torch.rand(count, generator=generator).tolist()
+        places = [self._breaks.nearest(hay, round(d * len(hay)), reach=16) for d in wanted]
+        context, _ = insert(hay, places, needles)
+        marks = np.concatenate([np.zeros(len(context), bool), answered])
+        weights = np.where(marks, self.config.answer_weight, self.config.text_weight)
+        return TokenSequence(tokens=np.concatenate([context, tail]), weights=weights[1:].astype(np.float32))
+
+    def _questions(
+        self, asked: list[tuple[str, tuple[str, ...]]]
+    ) -> tuple[Int[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
+        """Return all questions with answers, and which tokens are answers."""
+        full_stop = self.tokenizer.encode(".", continuing=True)
+        tokens, marks = [], []
+        for key, values in asked:
+            question = make_question(self.config.wording, key, values, self.tokenizer)
+            parts = [question.prompt, question.answer, full_stop]
+            tokens += parts
+            marks += [np.full(len(part), i == 1) for i, part in enumerate(parts)]
+        return np.concatenate(tokens), np.concatenate(marks)
+
+    def _check_room(self) -> None:
+        count = self.config.max_needles
+        facts = draw_facts(NeedleTask(num_keys=count, wording=self.config.wording), draw(0))
+        tail, _ = self._questions(list(facts.items())[: self.config.num_questions])
+        needles = [encode_needle(self.config.wording, k, v, self.tokenizer) for k, (v,) in facts.items()]
+        needed = len(tail) + sum(len(needle) for needle in needles)
+        if self.config.rate > 0 and needed > self.seq_len + 1:
+            raise ValueError(
+                f"RecallSequences: max_needles={count} with questions takes {needed} tokens, got "
+                f"seq_len={self.seq_len}; lower max_needles or num_questions"
+            )

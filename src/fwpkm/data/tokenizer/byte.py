@@ -1,0 +1,48 @@
+"""Bytes as tokens: nothing to train, nothing to lose."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from fwpkm.data.tokenizer.protocol import fingerprint_of
+
+SPECIAL = {"pad": 256, "bos": 257, "eos": 258}
+
+
+class ByteTokenizer:
+    """Every byte of the UTF-8 is its own id; 256, 257 and 258 are padding, begin and end."""
+
+    name = "bytes"
+    vocab_size = 259
+    bos_id = SPECIAL["bos"]
+    eos_id = SPECIAL["eos"]
+    pad_id = SPECIAL["pad"]
+    fingerprint = fingerprint_of(b"fwpkm bytes", json.dumps(SPECIAL).encode())
+
+    def encode(self, text: str, *, continuing: bool = False) -> Int[np.ndarray, " T"]:
+        """Return the bytes; lone surrogates, which UTF-8 forbids, are carried in three bytes each."""
+        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64)
+
+    def encode_many(self, texts: Sequence[str]) -> list[Int[np.ndarray, " _"]]:
+        """Return the bytes of each text."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, " T"]) -> str:
+        """Return the text of the ids below 256."""
+        values = np.asarray(ids, np.int64)
+        raw = values[(values >= 0) & (values < 256)].astype(np.uint8).tobytes()
+        try:
+            return raw.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return raw.decode("utf-8", "replace")
+
+    def token_text(self, token: int) -> str:
+        """Return the character of an ASCII byte, the replacement character for other bytes."""
+        return self.decode([token])
+
+    def save(self, directory: Path) -> None:
+        """Write the one word that says it all."""
+        (directory / "fwpkm_tokenizer.json").write_text(json.dumps({"kind": "bytes"}) + "\n")

@@ -1,0 +1,47 @@
+"""From a word or a path to a tokenizer."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from fwpkm.data.tokenizer.byte import ByteTokenizer
+from fwpkm.data.tokenizer.hugging_face import load_hugging_face
+from fwpkm.data.tokenizer.mistral import SentencePieceTokenizer, load_mistral
+from fwpkm.data.tokenizer.protocol import Tokenizer
+from fwpkm.nested import unknown_name
+
+_NAMED: dict[str, Callable[[], Tokenizer]] = {"bytes": ByteTokenizer, "mistral": load_mistral}
+
+
+def load_tokenizer(spec: str | Path, *, allow_lossy: bool = False) -> Tokenizer:
+    """Find the tokenizer that `spec` names.
+
+    Args:
+        spec: "bytes", "mistral", or a path: a directory that `Tokenizer.save` wrote, a Hugging Face model
+            directory with tokenizer.json, or that file.
+        allow_lossy: Whether a tokenizer that does not give every text back will do.
+
+    Raises:
+        ValueError: If there is no such tokenizer, or it is lossy.
+        RuntimeError: If a library that it needs is missing.
+    """
+    if str(spec) in _NAMED:
+        return _NAMED[str(spec)]()
+    path = Path(spec)
+    if not path.exists():
+        raise ValueError(
+            f"tokenizer: {unknown_name('name', str(spec), _NAMED)}, and there is no such path either"
+        )
+    kept = path / "fwpkm_tokenizer.json"
+    described = json.loads(kept.read_text()) if kept.is_file() else {"kind": "hugging_face"}
+    match described["kind"]:
+        case "bytes":
+            return ByteTokenizer()
+        case "sentencepiece":
+            return SentencePieceTokenizer((path / "tokenizer.model").read_bytes(), name=described["name"])
+        case "hugging_face":
+            lossy = allow_lossy or not described.get("lossless", True)
+            return load_hugging_face(path, allow_lossy=lossy)
+    raise ValueError(
+        f"{kept}: {unknown_name('kind', described['kind'], ['bytes', 'sentencepiece', 'hugging_face'])}"
+    )
