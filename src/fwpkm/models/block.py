@@ -9,6 +9,8 @@ from fwpkm.layers.fwmlp import FastWeightMLP
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.layers.gated_delta_net import GatedDeltaNet
+from fwpkm.layers.lact import LaCT
+from fwpkm.layers.lact_config import LaCTConfig
 from fwpkm.layers.norm import RMSNorm
 from fwpkm.layers.pkm import PKMConfig, ProductKeyMemory
 from fwpkm.layers.swiglu import SwiGLU
@@ -91,6 +93,8 @@ class Block(nn.Module):
 
 
 def _make_mixer(dim: int, config: MixerConfig) -> nn.Module:
+    if isinstance(config, LaCTConfig):
+        return LaCT(dim, config)
     return Attention(dim, config) if isinstance(config, AttentionConfig) else GatedDeltaNet(dim, config)
 
 

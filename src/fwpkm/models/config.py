@@ -10,12 +10,13 @@ from fwpkm.layers.conv import ShortConvConfig
 from fwpkm.layers.fwmlp import FastWeightMLPConfig
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.layers.gated_delta_net import GatedDeltaNetConfig
+from fwpkm.layers.lact_config import LaCTConfig
 from fwpkm.layers.pkm import PKMConfig
 from fwpkm.layers.swiglu import SwiGLUConfig
 from fwpkm.nested import from_mapping, to_mapping, unknown_name
 
-MixerKind = Literal["full_attention", "sliding_attention", "gated_delta_net"]
-MixerConfig = AttentionConfig | GatedDeltaNetConfig
+MixerKind = Literal["full_attention", "sliding_attention", "gated_delta_net", "lact"]
+MixerConfig = AttentionConfig | GatedDeltaNetConfig | LaCTConfig
 FeedForwardConfig = SwiGLUConfig | PKMConfig
 MemoryConfig = FwPKMConfig | FastWeightMLPConfig
 
@@ -50,6 +51,8 @@ class DecoderConfig:
     narrows full attention to."""
     gated_delta_net: GatedDeltaNetConfig | None = None
     """Gated DeltaNet."""
+    lact: LaCTConfig | None = None
+    """LaCT: windowed attention and fast networks that learn a large chunk at a time, in one layer."""
     narrow_probability: float = 0.0
     """Chance of a training step in which all full attention sees only `attention.window` tokens, so that the
     model can't ignore its memory (pSWA, arXiv:2601.00671v2)."""
@@ -191,6 +194,7 @@ _MIXER_SECTIONS = {
     "full_attention": "attention",
     "sliding_attention": "attention",
     "gated_delta_net": "gated_delta_net",
+    "lact": "lact",
 }
 _SECTIONS_WITH_DIM = ("pkm", "fwpkm", "fwmlp")
 assert {*_MIXER_SECTIONS.values(), *_SECTIONS_WITH_DIM} <= {f.name for f in fields(DecoderConfig)}

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from fwpkm.layers.attention import Attention
 from fwpkm.layers.fwpkm import FwPKM
+from fwpkm.layers.gated_delta_net import GatedDeltaNet
 from fwpkm.layers.pkm import ProductKeyMemory
 from fwpkm.models.decoder import Decoder
 
@@ -26,6 +27,7 @@ _FAST = {
     **{f"memory.initial_{part}": f"fwpkm.w_{part}" for part in ("up", "gate", "down")},
 }
 _NORMS = {"mixer_norm.": "input_layernorm.", "ffn_norm.": "post_attention_layernorm."}
+_MIXERS = {Attention: "self_attn.", GatedDeltaNet: "linear_attn."}
 _PKM = {
     "ffn.query_proj.": "pkm.query_proj.query_mlps.0.",
     "ffn.query_norm.": "pkm.query_proj.norm.",
@@ -88,9 +90,10 @@ def from_release_layout(name: str, x: Tensor, like: Tensor) -> Tensor:
 
 
 def _block_names(block: nn.Module) -> dict[str, str]:
-    mixer = "self_attn." if isinstance(block.mixer, Attention) else "linear_attn."
+    kind = type(block.mixer)
+    mixer = {"mixer.": _MIXERS[kind]} if kind in _MIXERS else {}
     ffn = _PKM if isinstance(block.ffn, ProductKeyMemory) else {"ffn.": "mlp."}
-    return {**_FRAME, **_FAST, **_NORMS, "mixer.": mixer, **ffn}
+    return {**_FRAME, **_FAST, **_NORMS, **mixer, **ffn}
 
 
 def _renamed(name: str, prefixes: dict[str, str]) -> str:

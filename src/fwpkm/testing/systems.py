@@ -13,6 +13,15 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "value_head_dim": 8,
         "conv_kernel_size": 3,
     },
+    "lact": {
+        "num_heads": 4,
+        "head_dim": 4,
+        "window": 6,
+        "num_fast_heads": 2,
+        "initial_rank": 2,
+        "chunk_size": 5,
+        "base_lr": 0.1,
+    },
     "swiglu": {"hidden_dim": 32},
     "pkm": {"num_subkeys": 8, "key_dim": 8, "value_dim": 16, "num_heads": 2, "topk": 3},
     "fwpkm": {"num_subkeys": 8, "key_dim": 8, "value_dim": 12, "topk": 3, "chunk_size": 5, "key_std": 1.0},
@@ -29,6 +38,7 @@ _SYSTEMS: dict[str, dict[str, Any]] = {
         "fwpkm_layers": [0, 2],
     },
     "delta_fwmlp": {"mixers": ["gated_delta_net"], "fwmlp": _SECTIONS["fwmlp"], "fwmlp_layers": [1]},
+    "lact": {"mixers": ["lact"], "lact": _SECTIONS["lact"]},
     "mixed": {
         "mixers": ["gated_delta_net", "gated_delta_net", "full_attention"],
         "attention": _SECTIONS["attention"],
