@@ -8,6 +8,10 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from fwpkm.layers.attention import Attention
+from fwpkm.layers.fwmlp import FastWeightMLP
+from fwpkm.layers.fwpkm import FwPKM
+from fwpkm.memory.fast_mlp import FastMLPState
+from fwpkm.memory.state import FwPKMState
 from fwpkm.models.cache import BlockState, DecoderCache
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder, DecoderOutput
@@ -19,6 +23,7 @@ from fwpkm.models.release_names import (
     release_name,
     slow_weights,
     to_release_layout,
+    unreleased,
 )
 from fwpkm.models.trace import MemoryTrace
 from fwpkm.nested import unknown_name
@@ -56,7 +61,9 @@ class ReleaseDecoder(Decoder):
         if cache is None:
             raise ValueError("ReleaseDecoder.carry: there are no fast weights yet; read a batch first")
         for block, state in zip(self.blocks, cache.blocks, strict=True):
-            if block.memory is not None:
+            if isinstance(state.memory, FwPKMState) and isinstance(block.memory, FwPKM):
+                block.memory.store_initial(state.memory)
+            if isinstance(state.memory, FastMLPState) and isinstance(block.memory, FastWeightMLP):
                 block.memory.store_initial(state.memory)
 
     def _run(
@@ -88,7 +95,7 @@ def from_release(
     *,
     attention_kernel: AttentionKernel = "sdpa",
 ) -> ReleaseDecoder:
-    """Build a model from the authors' config fields and weights, in the precision of the embedding.
+    """Build a model from the authors' config fields and weights, in the precision and on the device of the embedding.
 
     Args:
         config: Fields of the authors' config; those left out are as the release has them.
@@ -105,7 +112,7 @@ def from_release(
     problems = _mismatches(expected, tensors, tied)
     if problems:
         raise ValueError("from_release: " + "; ".join(problems))
-    model.to(tensors["model.embed_tokens.weight"].dtype)
+    model.to(tensors["model.embed_tokens.weight"])
     with torch.no_grad():
         for name, ours in (*slow_weights(model), *initial_fast_weights(model)):
             ours.copy_(from_release_layout(name, tensors[name], ours))
@@ -119,13 +126,16 @@ def release_tensors(model: Decoder, cache: DecoderCache | None = None) -> dict[s
     that, those that a fresh memory starts from.
 
     Raises:
-        ValueError: If the release has no counterpart to one of the weights.
+        ValueError: With the names of all weights to which the release has no counterpart.
     """
-    found = dict(slow_weights(model)) | dict(initial_fast_weights(model))
-    cache = getattr(model, "after", None) if cache is None else cache
-    for layer, block in enumerate(model.blocks):
-        if cache is not None and block.memory is not None:
-            finals = final_fast_weights(block.memory, cache.blocks[layer].memory)
+    if names := unreleased(model):
+        raise ValueError(f"release_tensors: the authors' release has nothing like our {', '.join(names)}")
+    found = {**dict(slow_weights(model)), **dict(initial_fast_weights(model))}
+    if cache is None and isinstance(model, ReleaseDecoder):
+        cache = model.after
+    for layer, block in enumerate(() if cache is None else cache.blocks):
+        if block.memory is not None:
+            finals = final_fast_weights(block.memory)
             found |= {release_name(model, f"blocks.{layer}.memory.{n}"): x for n, x in finals.items()}
     return {name: to_release_layout(name, x.detach()) for name, x in found.items()}
 

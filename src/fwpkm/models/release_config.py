@@ -4,110 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fwpkm.models.config import DecoderConfig
+from fwpkm.models.release_fields import CHOICES, DEFAULTS, MIXERS, field_problems
 from fwpkm.nested import unknown_name
-
-DEFAULTS: dict[str, Any] = {
-    "vocab_size": 151936,
-    "hidden_size": 2048,
-    "intermediate_size": 5632,
-    "num_hidden_layers": 48,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 2,
-    "hidden_act": "silu",
-    "max_position_embeddings": 32768,
-    "initializer_range": 0.02,
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-    "rope_theta": 10000.0,
-    "rope_scaling": None,
-    "partial_rotary_factor": 0.25,
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "head_dim": 256,
-    "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": 128,
-    "linear_value_head_dim": 128,
-    "linear_num_key_heads": 16,
-    "linear_num_value_heads": 32,
-    "layer_types": None,
-    "full_attention_interval": 4,
-    "sliding_window": None,
-    "pkm_layers": None,
-    "pkm_k_dim": 512,
-    "pkm_v_dim": 512,
-    "pkm_heads": 4,
-    "pkm_topk": 32,
-    "pkm_n_subkeys": 512,
-    "pkm_query_rmsnorm": True,
-    "fwpkm_layers": None,
-    "fwpkm_k_dim": 512,
-    "fwpkm_v_dim": 512,
-    "fwpkm_heads": 1,
-    "fwpkm_topk": 8,
-    "fwpkm_n_subkeys": 512,
-    "fwpkm_variant": "pkm",
-    "fwpkm_before_attn": True,
-    "fwpkm_update_chunk_size": 512,
-    "fwpkm_loss_type": "mse",
-    "fwpkm_optimizer_type": "sgd",
-    "fwpkm_optimizer_lr": 1.0,
-    "fwpkm_optimizer_weight_decay": 0.0,
-    "fwpkm_grad_clip": False,
-    "fwpkm_addr_loss": "me",
-    "fwpkm_addr_loss_weight": 1.0,
-    "fwpkm_weight_loss_with_gates": True,
-    "fwpkm_mem_grad_to_values_only": True,
-    "fwpkm_query_src": "hidden",
-    "fwpkm_value_src": "hidden",
-    "fwpkm_compress_query": None,
-    "fwpkm_compress_value": "zero_mean",
-    "fwpkm_target_value_lookahead": 1,
-    "fwpkm_score_nonlinear": "softmax",
-    "fwpkm_qk_score_type": "idw",
-    "fwpkm_score_temperature": 1.0,
-    "fwpkm_out_fuse_gate": True,
-}
-"""What the release takes for a field that is not there."""
-
-NO_EFFECT = (
-    "architectures",
-    "auto_map",
-    "bos_token_id",
-    "dtype",
-    "eos_token_id",
-    "fwpkm_fp32_fw",  # ours never computes a memory in less than float32
-    "fwpkm_target_lookahead",  # a misnomer in the authors' files
-    "max_window_layers",
-    "model_type",
-    "pad_token_id",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-    "use_sliding_window",
-)
-"""Fields of the authors' files that change no number."""
-
-_CHOICES: dict[str, dict[Any, Any]] = {
-    "hidden_act": {"silu": None},
-    "attention_dropout": {0: None},
-    "fwpkm_variant": {"pkm": None, "mlp": None},
-    "fwpkm_loss_type": {"mse": None},
-    "fwpkm_optimizer_type": {"sgd": None},
-    "fwpkm_addr_loss": {None: False, "me": True},
-    "fwpkm_query_src": {"hidden": None},
-    "fwpkm_value_src": {"hidden": None},
-    "fwpkm_compress_query": {None: "none", "l2norm": "l2", "zero_mean": "zscore"},
-    "fwpkm_compress_value": {None: "none", "l2norm": "l2", "zero_mean": "zscore"},
-    "fwpkm_score_nonlinear": {"softmax": "softmax", "silu": "silu", "relu": "relu"},
-    "fwpkm_qk_score_type": {"idw": "idw", "dot_product": "dot"},
-}
-"""Values that we have the arithmetic for, and ours for each."""
-
-_MIXERS = {
-    "linear_attention": "gated_delta_net",
-    "full_attention": "full_attention",
-    "sliding_attention": "sliding_attention",
-}
 
 
 def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
@@ -117,20 +15,12 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
         ValueError: With all unknown fields, each with the nearest real one, and all values that the
             release or we have no arithmetic for.
     """
-    problems = [
-        unknown_name("field", name, DEFAULTS)
-        for name in config
-        if name not in DEFAULTS | dict.fromkeys(NO_EFFECT)
-    ]
     get = {**DEFAULTS, **config}
-    problems += [
-        f"{name} must be {' or '.join(map(repr, known))}, got {get[name]!r}"
-        for name, known in _CHOICES.items()
-        if get[name] not in known
-    ]
-    mixers, more = _mixers(get)
-    rope, rope_problems = _rope(get)
-    problems += more + rope_problems + _combination_problems(get)
+    if problems := field_problems(config):
+        raise ValueError("from_release: " + "; ".join(problems))
+    mixers, problems = _mixers(get)
+    rope, more = _rope(get)
+    problems += more + _combination_problems(get)
     if problems:
         raise ValueError("from_release: " + "; ".join(problems))
     return DecoderConfig.from_dict(_mapping(get, mixers, rope))
@@ -247,7 +137,7 @@ def _fwmlp(get: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choice(get: Mapping[str, Any], name: str) -> Any:
-    return _CHOICES[name][get[name]]
+    return CHOICES[name][get[name]]
 
 
 def _key_loss(get: Mapping[str, Any]) -> str:
@@ -262,14 +152,15 @@ def _mixers(get: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     types, num_layers = get["layer_types"], get["num_hidden_layers"]
     if types is None:
         rare = "full_attention" if get["sliding_window"] is None else "sliding_attention"
-        every = get["full_attention_interval"]
+        if (every := get["full_attention_interval"]) < 1:
+            return [], [f"full_attention_interval must be at least 1, got {every}"]
         types = [rare if (i + 1) % every == 0 else "linear_attention" for i in range(num_layers)]
-    problems = [f"layer_types: {unknown_name('type', t, _MIXERS)}" for t in types if t not in _MIXERS]
+    problems = [f"layer_types: {unknown_name('type', t, MIXERS)}" for t in types if t not in MIXERS]
     if len(types) != num_layers:
         problems.append(f"layer_types must name num_hidden_layers={num_layers} types, got {len(types)}")
     if "sliding_attention" in types and get["sliding_window"] is None:
         problems.append("sliding_window must be given, as some layer's type is sliding_attention")
-    return [_MIXERS.get(t, t) for t in types], problems
+    return [MIXERS.get(t, t) for t in types], problems
 
 
 def _rope(get: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -1,13 +1,16 @@
 """The names and layouts under which the authors' checkpoints hold our weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
 from fwpkm.layers.attention import Attention
+from fwpkm.layers.fwmlp import FastWeightMLP
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.gated_delta_net import GatedDeltaNet
 from fwpkm.layers.pkm import ProductKeyMemory
+from fwpkm.memory.state import FwPKMState
+from fwpkm.models.cache import MemoryState
 from fwpkm.models.decoder import Decoder
 
 _FRAME = {
@@ -39,6 +42,12 @@ _PKM = {
 _OUTSIDE = {"embed.": "model.embed_tokens.", "norm.": "model.norm.", "lm_head.": "lm_head."}
 
 
+def unreleased(model: Decoder) -> list[str]:
+    """Return the names of weights that the release has nothing like."""
+    names = [name for name, _ in model.named_parameters()]
+    return [name for name in names if _renamed_or_none(model, name) is None]
+
+
 def slow_weights(model: Decoder) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield every slow weight with the release's name for it."""
     for name, p in model.named_parameters():
@@ -50,16 +59,24 @@ def slow_weights(model: Decoder) -> Iterator[tuple[str, nn.Parameter]]:
 def initial_fast_weights(model: Decoder) -> Iterator[tuple[str, Tensor]]:
     """Yield what fresh memories start from, with the release's names for it."""
     for layer, block in enumerate(model.blocks):
-        if (memory := block.memory) is not None:
-            names = ("keys", "values") if isinstance(memory, FwPKM) else _MLP_PARTS
-            for name in names:
-                ours = f"blocks.{layer}.memory.initial_{name}"
-                yield release_name(model, ours), getattr(memory, f"initial_{name}")
+        memory = block.memory
+        if isinstance(memory, FwPKM | FastWeightMLP):
+            for name, x in _initial(memory).items():
+                yield release_name(model, f"blocks.{layer}.memory.initial_{name}"), x
 
 
-def final_fast_weights(memory: nn.Module, state: object) -> dict[str, Tensor]:
+def _initial(memory: FwPKM | FastWeightMLP) -> dict[str, Tensor]:
+    if isinstance(memory, FastWeightMLP):
+        return {part: getattr(memory, f"initial_{part}") for part in _MLP_PARTS}
+    values = memory.initial_values
+    if values is None:  # a table of zeros is not held
+        values = memory.initial_keys.new_zeros(memory.config.num_slots, memory.config.value_dim)
+    return {"keys": memory.initial_keys, "values": values}
+
+
+def final_fast_weights(state: MemoryState) -> dict[str, Tensor]:
     """Return a memory's fast weights in `state`, under the names of its initial ones."""
-    if isinstance(memory, FwPKM):
+    if isinstance(state, FwPKMState):
         return {"initial_keys": state.keys[0], "initial_values": state.table.dense()[0]}
     return {f"initial_{part}": getattr(state.fast, part)[0] for part in _MLP_PARTS}
 
@@ -70,10 +87,9 @@ def release_name(model: Decoder, name: str) -> str:
     Raises:
         ValueError: If the release has no such weight.
     """
-    if not name.startswith("blocks."):
-        return _renamed(name, _OUTSIDE)
-    _, layer, rest = name.split(".", 2)
-    return f"model.layers.{layer}.{_renamed(rest, _block_names(model.blocks[int(layer)]))}"
+    if (released := _renamed_or_none(model, name)) is None:
+        raise ValueError(f"release_tensors: the authors' release has nothing like our {name!r}")
+    return released
 
 
 def to_release_layout(name: str, x: Tensor) -> Tensor:
@@ -96,11 +112,19 @@ def _block_names(block: nn.Module) -> dict[str, str]:
     return {**_FRAME, **_FAST, **_NORMS, **mixer, **ffn}
 
 
-def _renamed(name: str, prefixes: dict[str, str]) -> str:
+def _renamed_or_none(model: Decoder, name: str) -> str | None:
+    if not name.startswith("blocks."):
+        return _renamed(name, _OUTSIDE)
+    _, layer, rest = name.split(".", 2)
+    inside = _renamed(rest, _block_names(model.blocks[int(layer)]))
+    return None if inside is None else f"model.layers.{layer}.{inside}"
+
+
+def _renamed(name: str, prefixes: Mapping[str, str]) -> str | None:
     for ours, theirs in prefixes.items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
-    raise ValueError(f"release_tensors: the authors' release has nothing like our {name!r}")
+    return None
 
 
 _MLP_PARTS = ("up", "up_bias", "gate", "gate_bias", "down", "down_bias")
