@@ -1,0 +1,201 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped."""
+
+import json
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from fwpkm.models.cache import DecoderCache
+from fwpkm.models.decoder import Decoder
+from fwpkm.models.files import load_weights
+from fwpkm.train.carried import load_carried, save_carried
+from fwpkm.train.durable import (
+    UnreadableError,
+    begin_folder,
+    check_folder,
+    finish_folder,
+    remove_folder,
+    write_json,
+)
+from fwpkm.train.optimizer import Optimizer, place_like
+from fwpkm.train.parallel import Group
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands after a step."""
+
+    step: int = 0
+    """Steps so far, skipped ones included."""
+    tokens: int = 0
+    """Tokens read so far."""
+    seconds: float = 0.0
+    """Time of training so far, checkpoints and validation not counted."""
+    skipped_in_a_row: int = 0
+    """Steps skipped since the last one that was taken."""
+    warned: tuple[str, ...] = ()
+    """Warnings that were given, each once a run."""
+
+
+class Checkpoints:
+    """A run's checkpoints: the newest ones are kept, and only whole ones are ever read.
+
+    Args:
+        folder: Where they are, one folder each.
+        keep: How many stay.
+        group: The processes, of which the first writes what all have in common.
+    """
+
+    def __init__(self, folder: Path, keep: int, group: Group) -> None:
+        self.folder, self.keep, self.group = folder, keep, group
+
+    def save(
+        self,
+        model: Decoder,
+        optimizer: Optimizer,
+        progress: Progress,
+        *,
+        data: Mapping[str, Any],
+        carried: list[DecoderCache | None],
+    ) -> Path:
+        """Write a checkpoint; all processes must call it.
+
+        Raises:
+            OSError: On every process if any of them could not write; the older checkpoints are still there.
+        """
+        path = self.folder / f"step-{progress.step:08d}"
+        if path.exists():
+            return path
+        aside = self._together(lambda: begin_folder(path), first_only=True)
+        aside = path.with_name(f"{path.name}.unfinished") if aside is None else aside
+        weights, state = whole_weights(model), _whole_state(optimizer)
+        trainer = {"progress": vars(progress), "data": dict(data), "processes": self.group.world}
+
+        def write() -> None:
+            save_carried(aside, self.group.rank, carried)
+            save_file(_random_states(), aside / f"random-{self.group.rank}.safetensors")
+            if self.group.is_first:
+                save_file(weights, aside / "model.safetensors")
+                save_file(state, aside / "optimizer.safetensors")
+                write_json(aside / "trainer.json", trainer)
+
+        self._together(write)
+        self._together(lambda: finish_folder(aside, path), first_only=True)
+        self._together(self._remove_old, first_only=True)
+        return path
+
+    def _together(self, do: Callable[[], Any], *, first_only: bool = False) -> Any:
+        """Do something on all processes or the first one; if one of them fails, all do."""
+        result, problem = None, None
+        try:
+            result = do() if self.group.is_first or not first_only else None
+        except OSError as error:
+            problem = error
+        failed = [text for text in self.group.gather(None if problem is None else str(problem)) if text]
+        if failed:
+            raise OSError(f"checkpoint: could not be written: {failed[0]}") from problem
+        return result
+
+    def _remove_old(self) -> None:
+        for path in self.paths()[: -self.keep]:
+            remove_folder(path)
+
+    def paths(self) -> list[Path]:
+        """List the checkpoints that have their final name, oldest first."""
+        return sorted(p for p in self.folder.glob("step-*") if p.name.removeprefix("step-").isdigit())
+
+    def newest_whole(self) -> Path | None:
+        """Return the newest checkpoint whose files are what was written, naming the others in a warning."""
+        found = self._find() if self.group.is_first else None
+        found = self.group.gather(found)[0]
+        return None if found is None else Path(found)
+
+    def _find(self) -> str | None:
+        for path in reversed(self.paths()):
+            try:
+                check_folder(path)
+            except UnreadableError as error:
+                logger.warning("checkpoint passed over: %s", error)
+            else:
+                return str(path)
+        return None
+
+    def load(
+        self, path: Path, model: Decoder, optimizer: Optimizer, *, parts: int
+    ) -> tuple[Progress, dict[str, Any], list[DecoderCache | None]]:
+        """Bring model, optimizer and random numbers to where a checkpoint was written.
+
+        Returns:
+            The progress, the data's position, and what each part's streams had seen.
+        """
+        trainer = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
+        progress = Progress(**{**trainer["progress"], "warned": tuple(trainer["progress"]["warned"])})
+        _load_whole(model, load_file(path / "model.safetensors"))
+        optimizer.load(load_file(path / "optimizer.safetensors"))
+        if trainer["processes"] != self.group.world:
+            logger.warning(
+                "%s was written by %d processes and goes on with %d: sums are rounded in another order, so losses "
+                "agree to rounding only; carried memories, if any, start afresh",
+                path, trainer["processes"], self.group.world,
+            )  # fmt: skip
+            return progress, trainer["data"], [None] * parts
+        _set_random_states(load_file(path / f"random-{self.group.rank}.safetensors"))
+        return progress, trainer["data"], load_carried(path, self.group.rank, model, parts)
+
+
+def whole_weights(model: Decoder) -> dict[str, Tensor]:
+    """Collect the model's state, sharded weights put together; everybody must call it."""
+    return {name: _whole(x) for name, x in model.state_dict().items()}
+
+
+def _load_whole(model: Decoder, weights: Mapping[str, Tensor]) -> None:
+    """Give a model, sharded or not, the state that `whole_weights` collected."""
+    own = model.state_dict()
+    fits = {n: n in own and own[n].shape == x.shape for n, x in weights.items()}
+    load_weights(model, {n: place_like(x, own[n]) if fits[n] else x for n, x in weights.items()})
+
+
+def _whole_state(optimizer: Optimizer) -> dict[str, Tensor]:
+    return {name: _whole(x) for name, _, _, x in optimizer.tensors()}
+
+
+def _whole(x: Tensor) -> Tensor:
+    x = x.full_tensor() if isinstance(x, DTensor) else x
+    return x.detach().cpu().contiguous()
+
+
+def _random_states() -> dict[str, Tensor]:
+    version, words, gauss = random.getstate()
+    legacy: Any = np.random.get_state(legacy=True)
+    states = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor(words, dtype=torch.int64),
+        "python_more": torch.tensor([version, float("nan") if gauss is None else gauss], dtype=torch.float64),
+        "numpy": torch.from_numpy(legacy[1].astype(np.int64)),
+        "numpy_more": torch.tensor([legacy[2], legacy[3], legacy[4]], dtype=torch.float64),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_random_states(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["torch"])
+    version, gauss = states["python_more"].tolist()
+    random.setstate((int(version), tuple(states["python"].tolist()), None if gauss != gauss else gauss))
+    place, has_gauss, cached = states["numpy_more"].tolist()
+    words = states["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", words, int(place), int(has_gauss), cached))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

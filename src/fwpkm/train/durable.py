@@ -1,0 +1,106 @@
+"""Files that are whole or not there: written aside, synchronised, renamed, and checked when read."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+"""Lists a folder's files with their sizes and hashes; written last."""
+_ASIDE = ".unfinished"
+
+
+class UnreadableError(Exception):
+    """A folder or file is not what was written."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is the old one or the new one, whenever the machine stops."""
+    aside = path.with_name(f"{path.name}{_ASIDE}")
+    aside.write_text(text, encoding="utf-8")
+    _sync(aside)
+    os.replace(aside, path)
+    _sync(path.parent)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON, likewise."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=True) + "\n")
+
+
+def begin_folder(path: Path) -> Path:
+    """Return an empty folder to write files into that `finish_folder` turns into `path`."""
+    aside = path.with_name(f"{path.name}{_ASIDE}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    return aside
+
+
+def finish_folder(aside: Path, path: Path) -> None:
+    """Seal a folder's files with a manifest and give it its name, in one instant.
+
+    Raises:
+        FileExistsError: If `path` is a whole folder already.
+    """
+    files = sorted(p for p in aside.iterdir() if p.is_file())
+    for file in files:
+        _sync(file)
+    listing = {p.name: {"bytes": p.stat().st_size, "sha256": file_hash(p)} for p in files}
+    write_json(aside / MANIFEST, {"files": listing})
+    _sync(aside)
+    os.rename(aside, path)
+    _sync(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder holds what its manifest says.
+
+    Raises:
+        UnreadableError: Naming the file and what is wrong with it.
+    """
+    try:
+        listing = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnreadableError(f"{path}: no readable {MANIFEST} ({error})") from error
+    for name, expected in listing.items():
+        file = path / name
+        if not file.is_file():
+            raise UnreadableError(f"{file}: missing")
+        if file.stat().st_size != expected["bytes"]:
+            raise UnreadableError(f"{file}: must have {expected['bytes']} bytes, got {file.stat().st_size}")
+        if file_hash(file) != expected["sha256"]:
+            raise UnreadableError(f"{file}: its contents are not those that were written")
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, such that no half-removed one is ever taken for a whole one."""
+    aside = path.with_name(f"{path.name}{_ASIDE}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(path, aside)
+    shutil.rmtree(aside)
+
+
+def remove_unfinished(parent: Path) -> None:
+    """Remove what writers left behind when they were stopped."""
+    for path in parent.glob(f"*{_ASIDE}"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def file_hash(path: Path) -> str:
+    """Hash a file's contents (SHA-256)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,139 @@
+"""Which weights decay, which have sparse gradients, and one step for all of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from fwpkm.layers.fwpkm import FwPKM
+from fwpkm.layers.pkm import ProductKeyMemory
+from fwpkm.models.decoder import Decoder
+from fwpkm.train.config import OptimizerConfig
+
+_TABLES = ("keys", "values", "initial_keys", "initial_values")
+
+
+class Optimizer:
+    """AdamW for most weights, SparseAdam for tables with sparse gradients; clipped and stepped as one.
+
+    Args:
+        model: Whose weights are trained.
+        config: Step size, decay and clipping.
+    """
+
+    def __init__(self, model: Decoder, config: OptimizerConfig) -> None:
+        self.config = config
+        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        groups = _groups(model, config, self.names)
+        betas = (config.beta1, config.beta2)
+        sharded = any(isinstance(p, DTensor) for p in self.names)
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups["dense"], lr=config.lr, betas=betas, eps=config.eps, fused=not sharded)
+        ]
+        if groups["sparse"]:
+            self.parts.append(
+                torch.optim.SparseAdam(groups["sparse"], lr=config.lr, betas=betas, eps=config.eps)
+            )
+
+    def set_lr(self, factor: float) -> float:
+        """Set the step size to a share of its height, and return it."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = self.config.lr * group["lr_factor"] * factor
+        return self.config.lr * factor
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Take a step along the present gradients."""
+        for part in self.parts:
+            part.step()
+
+    @torch.no_grad()
+    def clip(self) -> float:
+        """Scale all gradients down to the largest norm allowed, and return their norm before."""
+        grads = [_numbers(p.grad) for p in self.names if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        limit, size = self.config.clip_norm, float(norm)
+        if limit is not None and size > limit:
+            torch._foreach_mul_(grads, limit / (size + 1e-6))
+        return size
+
+    def tensors(self) -> Iterator[tuple[str, dict[Any, Any], str, Tensor]]:
+        """Walk through all state: a name for it, the dictionary that holds it, its key there, the tensor."""
+        for part in self.parts:
+            for p, state in part.state.items():
+                for key, x in state.items():
+                    x = x if isinstance(x, Tensor) else torch.tensor(x)
+                    yield f"{self.names[p]}/{key}", state, key, x
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take on the state that `tensors` walked through, by name.
+
+        Raises:
+            ValueError: If it is about other weights.
+        """
+        by_name = {name: (part, p) for part in self.parts for p, name in self.names.items() if _has(part, p)}
+        unknown = {full.rsplit("/", 1)[0] for full in tensors} - set(by_name)
+        if unknown:
+            raise ValueError(f"Optimizer: the state is about other weights: {', '.join(sorted(unknown))}")
+        for full, x in tensors.items():
+            name, key = full.rsplit("/", 1)
+            part, p = by_name[name]
+            sparse = isinstance(part, torch.optim.SparseAdam)
+            part.state[p][key] = int(x) if sparse and key == "step" else place_like(x, p)
+
+
+def place_like(x: Tensor, like: Tensor) -> Tensor:
+    """Bring a whole tensor to where `like` is, sharded as it is; counts and other scalars stay whole."""
+    if isinstance(like, DTensor) and x.shape == like.shape:
+        return torch.distributed.tensor.distribute_tensor(
+            x.to(like.device), like.device_mesh, like.placements
+        )
+    return x.clone() if x.ndim == 0 else x.to(like.device, copy=True)
+
+
+def _has(part: torch.optim.Optimizer, p: Tensor) -> bool:
+    return any(p is own for group in part.param_groups for own in group["params"])
+
+
+def _numbers(grad: Tensor) -> Tensor:
+    """Return what a gradient's norm is made of; scaling it scales the gradient."""
+    return grad._values() if grad.is_sparse else grad
+
+
+def _groups(
+    model: Decoder, config: OptimizerConfig, names: dict[Tensor, str]
+) -> dict[str, list[dict[str, Any]]]:
+    tables, sparse = _tables(model)
+    embeddings = {id(model.embed.weight), id(model.head_weight)}
+    groups: dict[tuple[str, float, float], list[Tensor]] = {}
+    for p in names:
+        table, embedding = id(p) in tables, id(p) in embeddings
+        decays = p.ndim >= 2 and not table and (config.decay_embeddings or not embedding)
+        kind = "sparse" if id(p) in sparse else "dense"
+        key = (kind, config.weight_decay if decays else 0.0, config.table_lr_factor if table else 1.0)
+        groups.setdefault(key, []).append(p)
+    made: dict[str, list[dict[str, Any]]] = {"dense": [], "sparse": []}
+    for (kind, decay, factor), params in groups.items():
+        extra = {"weight_decay": decay} if kind == "dense" else {}
+        made[kind].append({"params": params, "lr_factor": factor, **extra})
+    return made
+
+
+def _tables(model: Decoder) -> tuple[set[int], set[int]]:
+    """Return the ids of all tables and sub-keys, and of those with sparse gradients."""
+    tables, sparse = set(), set()
+    for module in model.modules():
+        if isinstance(module, FwPKM | ProductKeyMemory):
+            tables |= {id(p) for name, p in module.named_parameters(recurse=False) if name in _TABLES}
+            if module.config.sparse_grad:
+                values = module.values if isinstance(module, ProductKeyMemory) else module.initial_values
+                sparse.add(id(values))
+    return tables, sparse

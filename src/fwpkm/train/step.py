@@ -1,0 +1,113 @@
+"""Losses and gradients of one step: all parts of a process's share, all spans of its sequences."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from fwpkm.data.batches import Batch
+from fwpkm.data.shuffle import mix
+from fwpkm.models.cache import DecoderCache
+from fwpkm.models.decoder import Decoder
+from fwpkm.train.config import TrainConfig
+from fwpkm.train.objective import NUM_SUMS, loss_sums
+from fwpkm.train.parallel import Group
+from fwpkm.train.renew import renew_streams
+
+Caches = Sequence[DecoderCache | None]
+"""What each part's streams have seen; None is nothing."""
+
+
+class StepRunner:
+    """Compute losses and gradients of whole steps, the same on any number of processes.
+
+    Args:
+        model: The decoder.
+        config: The run.
+        group: The processes.
+        device: Where this process computes.
+    """
+
+    def __init__(self, model: Decoder, config: TrainConfig, group: Group, device: torch.device) -> None:
+        self.model, self.config, self.group, self.device = model, config, group, device
+
+    def run(self, batch: Batch, step: int, carried: Caches) -> tuple[Tensor, float, Caches]:
+        """Go through this process's sequences; where gradients are enabled, add them up.
+
+        Args:
+            batch: This process's sequences of the step.
+            step: Decides whether the step narrows attention.
+            carried: What the parts' streams have seen in earlier batches.
+
+        Returns:
+            `LossSums.numbers` of this process, the weight of all targets of all processes, and what the parts'
+            streams have seen now, without a graph.
+        """
+        weight = self.group.add_up(batch.weights.double().sum().to(self.device))
+        total = float(weight)
+        sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device)
+        after: list[DecoderCache | None] = []
+        for part, cache in zip(split_rows(batch, self.config.accumulate), carried, strict=True):
+            cache = renew_streams(cache, part.fresh, self.model)
+            own, seen = self._part(part, cache, step, total)
+            sums += own
+            after.append(seen if self.config.carry == "document" else None)
+        return sums, total, after
+
+    def _part(
+        self, part: Batch, cache: DecoderCache | None, step: int, total: float
+    ) -> tuple[Tensor, DecoderCache | None]:
+        sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device)
+        for span in split_tokens(part, self.config.truncate):
+            mask = None if bool(span.mask.all()) else span.mask.to(self.device)
+            span = span.to(self.device)
+            with self.autocast():
+                draw = draw_for(self.config.seed, step)  # the same for all parts, spans and processes
+                output = self.model(span.input_ids, cache, mask, logits_to_keep=0, generator=draw)
+                losses = loss_sums(output.hidden, self.model.head_weight, span)
+            if torch.is_grad_enabled() and total:
+                (losses.weighted / total).backward()
+            sums += losses.numbers()
+            cache = output.cache.detach()
+        return sums, cache
+
+    def autocast(self) -> torch.autocast:
+        """Compute matrix products as the run wants them."""
+        wanted = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def draw_for(seed: int, step: int) -> torch.Generator:
+    """Return random numbers that belong to one step alone, so that no position needs to be kept."""
+    return torch.Generator().manual_seed(mix(seed, step))
+
+
+def split_rows(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Yield the sequences in `parts` equal pieces.
+
+    Raises:
+        ValueError: If they cannot be divided evenly.
+    """
+    B = batch.input_ids.shape[0]
+    if B % parts:
+        raise ValueError(
+            f"train.accumulate must divide each process's sequences of a step, got accumulate={parts} for {B}; "
+            "change it or the batch size"
+        )
+    size = B // parts
+    for start in range(0, B, size):
+        yield _cut(batch, slice(start, start + size), slice(None))
+
+
+def split_tokens(batch: Batch, truncate: int | None) -> Iterator[Batch]:
+    """Yield spans of at most `truncate` tokens of every sequence."""
+    T = batch.input_ids.shape[1]
+    size = T if truncate is None else truncate
+    for start in range(0, T, size):
+        yield _cut(batch, slice(None), slice(start, start + size))
+
+
+def _cut(batch: Batch, rows: slice, span: slice) -> Batch:
+    named = ((f.name, getattr(batch, f.name)) for f in fields(batch))
+    return replace(batch, **{name: x[rows] if x.ndim < 2 else x[rows, span] for name, x in named})
