@@ -1,0 +1,123 @@
+"""`AutoModel` and `AutoModelForCausalLM` of this package: any decoder as a transformers model."""
+
+from typing import Any
+
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+from transformers.generation.configuration_utils import GenerationConfig, GenerationMode
+from transformers.generation.utils import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from fwpkm.models.hf.cache import FwPKMCache
+from fwpkm.models.hf.pretrained import FwPKMPreTrainedModel
+
+
+class FwPKMModel(FwPKMPreTrainedModel):
+    """The decoder's hidden states, for heads of your own. It reads the same files as `FwPKMForCausalLM`."""
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Shaped[Tensor, "B L"] | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Float[Tensor, "B T D"] | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
+        """Read the next tokens; arguments as in `FwPKMForCausalLM.forward`."""
+        read = self._read(
+            input_ids, inputs_embeds, attention_mask, past_key_values, use_cache, output_hidden_states
+        )
+        output = BaseModelOutputWithPast(
+            last_hidden_state=read.hidden,
+            past_key_values=read.cache,
+            hidden_states=read.inputs,
+        )
+        return output if self._gives_dict(return_dict) else output.to_tuple()
+
+
+class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
+    """Any decoder of this package as a transformers model.
+
+    >>> model = FwPKMForCausalLM(FwPKMHFConfig(decoder_config))
+    >>> model.generate(input_ids, max_new_tokens=20)
+    """
+
+    accepts_loss_kwargs = True
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Shaped[Tensor, "B L"] | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Float[Tensor, "B T D"] | None = None,
+        labels: Int[Tensor, "B T"] | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Int[Tensor, " kept"] = 0,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        shift_labels: Int[Tensor, "B T"] | None = None,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Read the next tokens. Positions follow from the mask: real tokens are counted, padding is not.
+
+        Args:
+            input_ids: Tokens; or else `inputs_embeds`.
+            attention_mask: 0 at padding, wherever it is, for these T tokens or for all since the start.
+            past_key_values: A `FwPKMCache`, which moves on; None starts afresh.
+            inputs_embeds: The tokens' embeddings.
+            labels: What the tokens should be, each in its place, -100 where none counts.
+            use_cache: Whether to return the cache; None: as the config says, and not in training.
+            logits_to_keep: Number of last tokens that get logits, 0 for all, or the places of those that do.
+            output_hidden_states: Whether to return the embeddings, what each block made of them, and the last
+                one normalised; None: as the config says.
+            return_dict: False gives a tuple; None: as the config says.
+            num_items_in_batch: What the sum of losses is divided by; None: the labels that count.
+            shift_labels: Labels in the place of the tokens that predict them.
+
+        Raises:
+            ValueError: If arguments contradict each other or their shapes do not fit.
+            TypeError: If `past_key_values` is another kind of cache.
+        """
+        read = self._read(
+            input_ids, inputs_embeds, attention_mask, past_key_values, use_cache, output_hidden_states
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = read.hidden[:, keep] @ self.decoder.head_weight.T
+        loss = None
+        if labels is not None or shift_labels is not None:
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels,
+                vocab_size=self.decoder.config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+                shift_labels=shift_labels,
+            )
+        output = CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=read.cache, hidden_states=read.inputs
+        )
+        return output if self._gives_dict(return_dict) else output.to_tuple()
+
+    def _prepare_cache_for_generation(
+        self,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        generation_mode: GenerationMode,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> Any:
+        """Start `generate()` with a cache that holds memories; there is one kind."""
+        if generation_config.cache_implementation not in (None, "dynamic"):
+            raise ValueError(
+                "FwPKMForCausalLM: cache_implementation must be left out, as memories need a FwPKMCache, got "
+                f"{generation_config.cache_implementation!r}"
+            )
+        if model_kwargs.get("past_key_values") is not None or not generation_config.use_cache:
+            return super()._prepare_cache_for_generation(  # type: ignore[misc]  # it asks for a Protocol
+                generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+            )
+        cache = model_kwargs["past_key_values"] = FwPKMCache()
+        if generation_config.is_assistant:
+            cache.activate_past_recording()
+        return None
