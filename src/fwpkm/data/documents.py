@@ -1,11 +1,23 @@
 """Documents as tokens, in memory or mapped from shards: one long stream with known boundaries."""
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Integer
 
 from fwpkm.data.tokenizer.protocol import Tokenizer
+
+
+@runtime_checkable
+class TokenArray(Protocol):
+    """One-dimensional integers that can be sliced: a numpy array, or one that stays on disk."""
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """Return some of them."""
 
 
 class TokenDocuments:
@@ -23,7 +35,7 @@ class TokenDocuments:
 
     def __init__(
         self,
-        tokens: Sequence[Integer[np.ndarray, " _"]],
+        tokens: Sequence[TokenArray],
         offsets: Sequence[Int[np.ndarray, " _"]],
         *,
         eos_id: int,

@@ -1,0 +1,220 @@
+"""Build a corpus of token shards: in parallel, resumable, and whole or not there at all."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from fwpkm.data.books_folder import BookEntry, read_books
+from fwpkm.data.files import read_json, write_json
+from fwpkm.data.shards.corpus import TokenCorpus, open_corpus
+from fwpkm.data.shards.manifest import FILE, Manifest, SourceEntry, TokenizerEntry, manifest_to_json
+from fwpkm.data.shards.pieces import Piece, plan_units
+from fwpkm.data.shards.unit import BuildOptions, UnitResult, UnitWriter, result_file, token_dtype
+from fwpkm.data.tokenizer import Tokenizer
+from fwpkm.nested import from_mapping, to_mapping
+
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a build is."""
+
+    done_units: int
+    num_units: int
+    num_tokens: int
+    num_documents: int
+
+
+def build_corpus(
+    inputs: Sequence[str],
+    out: Path | str,
+    tokenizer: Tokenizer,
+    options: BuildOptions | None = None,
+    *,
+    workers: int = 1,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> TokenCorpus:
+    """Encode all documents of the inputs into token shards.
+
+    The shards grow in OUT.building, which becomes OUT when everything is there; the same call goes on where an
+    earlier one was stopped. The result does not depend on the number of workers.
+
+    Args:
+        inputs: Files (.txt, .jsonl, .parquet ..., packed or not), directories of such, or data sets "hf:NAME". A
+            directory made by `fwpkm data get` brings its licences and its held-out books with it.
+        out: The directory to make.
+        tokenizer: What encodes.
+        options: Held-out share, names of fields, licence.
+        workers: Processes.
+        progress: Called after each unit of work.
+
+    Raises:
+        ValueError: If `out` exists, or an input is not what it should be; the message names file and place.
+        OSError: If the disk fills or a file cannot be written; what is finished is kept in OUT.building.
+        RuntimeError: If a worker dies.
+    """
+    options, out = options or BuildOptions(), Path(out)
+    if workers < 1:
+        raise ValueError(f"build_corpus: workers must be at least 1, got {workers}")
+    if out.exists():
+        raise ValueError(f"{out}: the directory must not exist yet; choose another or delete it")
+    books = read_books(inputs)
+    held = tuple(name for name, book in books.items() if book.split == "held_out")
+    options = replace(options, held_out_names=(*options.held_out_names, *held))
+    units = plan_units(inputs)
+    building = out.with_name(out.name + ".building")
+    try:
+        _begin(building, tokenizer, options, units)
+        results = _run(building, options, units, workers, progress)
+        return _finish(building, out, tokenizer, results, books)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; {out} was not made, finished parts are kept in {building}: "
+            "mend this and give the same command again",
+            error.filename or str(building),
+        ) from error
+
+
+def _begin(
+    building: Path, tokenizer: Tokenizer, options: BuildOptions, units: tuple[tuple[Piece, ...], ...]
+) -> None:
+    """Make the directory, or make sure that the one there was begun by the same call."""
+    plan = _describe(tokenizer, options, units)
+    if (building / _PLAN).is_file():
+        if (old := read_json(building / _PLAN)) != plan:
+            differ = ", ".join(key for key in plan if old.get(key) != plan[key])
+            raise ValueError(
+                f"{building}: an unfinished build lies here whose {differ} differ from this one's; delete it, or go "
+                "on with what it was begun with"
+            )
+        return
+    building.mkdir(parents=True, exist_ok=True)
+    (building / "tokenizer").mkdir(exist_ok=True)
+    tokenizer.save(building / "tokenizer")
+    write_json(building / _PLAN, plan)
+
+
+def _describe(
+    tokenizer: Tokenizer, options: BuildOptions, units: tuple[tuple[Piece, ...], ...]
+) -> dict[str, Any]:
+    pieces = [[to_mapping(piece) for piece in unit] for unit in units]
+    changed = {p.path: os.stat(p.path).st_mtime_ns for unit in units for p in unit if os.path.exists(p.path)}
+    return {
+        "tokenizer": tokenizer.fingerprint,
+        "options": to_mapping(options),
+        "inputs": pieces,
+        "times of change": changed,
+    }
+
+
+def _run(
+    building: Path,
+    options: BuildOptions,
+    units: tuple[tuple[Piece, ...], ...],
+    workers: int,
+    progress: Callable[[Progress], None],
+) -> list[UnitResult]:
+    """Do all units that have no result yet; return the results of all, in order."""
+    results: dict[int, UnitResult] = {}
+    for number in range(len(units)):
+        if result_file(building, number).is_file():
+            results[number] = from_mapping(UnitResult, read_json(result_file(building, number)))
+    open_units = [(number, unit) for number, unit in enumerate(units) if number not in results]
+    progress(_progress(results, len(units)))
+    for number, result in _work(building, options, open_units, min(workers, max(len(open_units), 1))):
+        results[number] = result
+        progress(_progress(results, len(units)))
+    return [results[number] for number in range(len(units))]
+
+
+def _progress(results: dict[int, UnitResult], num_units: int) -> Progress:
+    shards = [shard for result in results.values() for shard in result.shards]
+    return Progress(
+        done_units=len(results),
+        num_units=num_units,
+        num_tokens=sum(shard.num_tokens for shard in shards),
+        num_documents=sum(shard.num_documents for shard in shards),
+    )
+
+
+def _work(
+    building: Path, options: BuildOptions, units: list[tuple[int, tuple[Piece, ...]]], workers: int
+) -> Iterator[tuple[int, UnitResult]]:
+    if workers == 1:
+        writer = UnitWriter(building, options)
+        yield from ((number, writer.write(number, unit)) for number, unit in units)
+        return
+    # Spawned, not forked: torch's threads do not survive a fork.
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(building, options)
+    )
+    try:
+        futures = {pool.submit(_write_unit, number, unit): number for number, unit in units}
+        yield from _as_they_come(futures)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"{building}: a worker process died, perhaps out of memory; use fewer workers and give the same "
+            "command again to go on"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _as_they_come(futures: dict[Future[UnitResult], int]) -> Iterator[tuple[int, UnitResult]]:
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield futures[future], future.result()
+
+
+_writer: UnitWriter | None = None
+"""The one of this worker process."""
+
+
+def _start_worker(building: Path, options: BuildOptions) -> None:
+    global _writer
+    _writer = UnitWriter(building, options)
+
+
+def _write_unit(number: int, unit: tuple[Piece, ...]) -> UnitResult:
+    assert _writer is not None, "the pool starts its workers with _start_worker"
+    return _writer.write(number, unit)
+
+
+def _finish(
+    building: Path, out: Path, tokenizer: Tokenizer, results: list[UnitResult], books: dict[str, BookEntry]
+) -> TokenCorpus:
+    """Write the manifest, drop what was for building only, and give the directory its name."""
+    manifest = Manifest(
+        tokenizer=TokenizerEntry(
+            name=tokenizer.name,
+            fingerprint=tokenizer.fingerprint,
+            vocab_size=tokenizer.vocab_size,
+            eos_id=tokenizer.eos_id,
+        ),
+        dtype=token_dtype(tokenizer.vocab_size),
+        shards=tuple(shard for result in results for shard in result.shards),
+        sources=tuple(_named(source, books) for result in results for source in result.sources),
+        num_empty=sum(result.num_empty for result in results),
+    )
+    if not manifest.shards:
+        raise ValueError(f"{out}: all {manifest.num_empty} documents are empty; there is nothing to build")
+    write_json(building / FILE, manifest_to_json(manifest))
+    for number in range(len(results)):
+        result_file(building, number).unlink(missing_ok=True)
+    (building / _PLAN).unlink()
+    os.rename(building, out)
+    return open_corpus(out)
+
+
+def _named(source: SourceEntry, books: dict[str, BookEntry]) -> SourceEntry:
+    book = books.get(source.name)
+    return replace(source, origin=book.origin, licence=book.licence) if book else source
