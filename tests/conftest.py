@@ -1,6 +1,7 @@
 """How every test runs: shapes and types checked, uninitialised memory poisoned, random numbers seeded."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,6 +22,15 @@ settings.register_profile(
 settings.load_profile("fwpkm")
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=["torch", "numba"])
+def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run all tests of a module on every form of the operations that the CPU has."""
+    from fwpkm.ops.backend import use_backend
+
+    with use_backend(request.param):
+        yield request.param
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -19,6 +19,7 @@ from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import Window, plan_windows
 from fwpkm.ops.core.weights import read_weights
 from fwpkm.ops.memory_scan import memory_scan
+from fwpkm.ops.slots import number_cells, read_counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +53,12 @@ def scan_with_graph(
     B = x.q.shape[0]
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
     w = read_weights(torch.cat(scores), options.weights, temperature)
-    split = w.split(reads)
-    own = torch.cat([part[:m] for part, m in zip(split, writes, strict=True)])
-    scale = torch.cat([_scale(x, c, win, options) for c, win in zip(cells, windows, strict=True)])
+    own = torch.cat([part[:m] for part, m in zip(w.split(reads), writes, strict=True)])
+    ids, rows = number_cells(torch.cat(cells), weights.table.store.index.numel())
+    parts = zip(rows.split(reads), windows, strict=True)
+    scale = torch.cat([_scale(x, part, win, options, ids.shape[0]) for part, win in parts])
     step = _write_weights(x, windows, options, own, scale)
     target = torch.cat([_target(x, win, options) for win in windows])
-    ids, rows = _number(torch.cat(cells), weights.table.store.index.numel())
     fresh = weights.table.untouched_base
     if fresh is None:
         v_hat, table = memory_scan(weights.table.gather(ids), rows, w, step, target, reads, writes)
@@ -91,7 +92,8 @@ def scan_in_place(
             rest = editor.store.read(w[m:], cells[m:])
             if m:
                 own = w[:m]
-                step = _write_weights(x, (win,), options, own, _scale(x, cells, win, options))
+                ids, rows = number_cells(cells, editor.store.index.numel())
+                step = _write_weights(x, (win,), options, own, _scale(x, rows, win, options, ids.shape[0]))
                 rest = torch.cat((editor.write(own, cells[:m], step, _target(x, win, options)), rest))
             out.append(_first_answers(rest, win, B))
     return torch.cat(out, dim=1), replace(weights, keys=keys, table=editor.result)
@@ -209,13 +211,13 @@ def _write_weights(
     return step
 
 
-def _scale(x: Tokens, cells: Tensor, win: Window, options: CoreOptions) -> Tensor:
+def _scale(x: Tokens, rows: Tensor, win: Window, options: CoreOptions, num_rows: int) -> Tensor:
     """Return the part of the write weights that no gradient flows through: eta / R for each written pair."""
     B, m = x.q.shape[0], win.num_written
-    counts = _read_counts(cells[: B * m], _counted(cells, win, options, B))
+    counts = read_counts(rows[: B * m], _counted(rows, win, options, B), num_rows)
     eta = options.value_lr
     if options.write_rule == "release" and m:
-        eta = eta * cells.shape[1] * _num_release_tokens(x, win) / (B * m)
+        eta = eta * rows.shape[1] * _num_release_tokens(x, win) / (B * m)
     return eta / counts.to(x.v.dtype)
 
 
@@ -225,37 +227,13 @@ def _num_release_tokens(x: Tokens, win: Window) -> int:
     return int((x.write_mask[:, win.start : win.start + win.num_written] > 0).sum())
 
 
-def _counted(cells: Tensor, win: Window, options: CoreOptions, B: int) -> Tensor:
+def _counted(rows: Tensor, win: Window, options: CoreOptions, B: int) -> Tensor:
     """Choose the reads that R counts: the chunk's, or, in the release, those since the last border (D1)."""
     if options.border == "dropped":
-        return cells
+        return rows
     if options.write_rule == "release":
-        return _first_answers(cells, win, B)
-    return cells[: B * win.num_written]
-
-
-def _read_counts(cells: Int[Tensor, "P J"], counted: Int[Tensor, "*Q J"]) -> Int[Tensor, "P J"]:
-    """Count for every cell how often it is among `counted`, at least 1."""
-    ordered = counted.flatten().sort().values
-    cells = cells.contiguous()
-    last = torch.searchsorted(ordered, cells, right=True)
-    return (last - torch.searchsorted(ordered, cells)).clamp_min_(1)
-
-
-def _number(cells: Int[Tensor, "Tr J"], num_cells: int) -> tuple[Int[Tensor, " R"], Int[Tensor, "Tr J"]]:
-    """Number the distinct cells: return them, and the number of each given one.
-
-    When compiling, the list is padded to the most that there could be, so that shapes do not depend on data.
-    """
-    ordered, order = cells.flatten().sort()
-    first = torch.ones_like(ordered)
-    first[1:] = ordered[1:] != ordered[:-1]
-    rank = first.cumsum(0) - 1
-    bound = min(ordered.shape[0], num_cells)
-    if not torch.compiler.is_compiling() and ordered.shape[0]:
-        bound = int(rank[-1]) + 1
-    ids = ordered.new_zeros(bound).scatter(0, rank, ordered)
-    return ids, torch.empty_like(rank).scatter(0, order, rank).view(cells.shape)
+        return _first_answers(rows, win, B)
+    return rows[: B * win.num_written]
 
 
 def _written_rows(rows: Tensor, reads: Sequence[int], writes: Sequence[int], num_rows: int) -> Tensor:

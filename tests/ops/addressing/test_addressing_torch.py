@@ -13,6 +13,8 @@ from fwpkm.testing.accuracy import assert_all_accurate
 from fwpkm.testing.inputs import make_core_inputs
 from fwpkm.testing.op_calls import check_op_calls, record_op_calls
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 SCORES = ["idw", "dot"]
 
 

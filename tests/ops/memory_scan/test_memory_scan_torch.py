@@ -14,6 +14,8 @@ from fwpkm.testing.accuracy import assert_all_accurate
 from fwpkm.testing.inputs import make_scan_inputs
 from fwpkm.testing.op_calls import check_op_calls, record_op_calls
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 FLOATS = ("table", "w", "write_w", "target")
 chunk = st.tuples(st.integers(0, 4), st.integers(0, 4))
 
@@ -174,3 +176,11 @@ def test_all_problems_are_reported_at_once():
         inspect.unwrap(memory_scan)(
             **{**x.__dict__, "reads": (5,), "writes": (4,), "target": torch.zeros(3, 4).double()}
         )
+
+
+@pytest.mark.parametrize("row", [-7, 6])
+def test_a_row_that_is_not_there_is_refused(row):
+    x = make_scan_inputs(0, reads=[3], writes=[2], num_rows=6)
+    x.rows[1, 0] = row
+    with pytest.raises((IndexError, RuntimeError), match=r"rows must be in \[0, R\)|idx"):
+        memory_scan(**x.__dict__)

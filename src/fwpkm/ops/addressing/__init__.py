@@ -1,5 +1,6 @@
 """Product-key addressing: which slots a query reads, how strongly, and how the sub-keys spread out."""
 
-from fwpkm.ops.addressing.torch import ScoreKind, address, key_squares, product_key_topk
+from fwpkm.ops.addressing.constants import ScoreKind
+from fwpkm.ops.addressing.torch import address, key_squares, product_key_topk
 
 __all__ = ["ScoreKind", "address", "key_squares", "product_key_topk"]

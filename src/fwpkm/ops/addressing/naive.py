@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fwpkm.ops.addressing.torch import IDW_EPS, ScoreKind
+from fwpkm.ops.addressing.constants import IDW_EPS, ScoreKind
 
 ENTROPY_EPS = 1e-8
 """Keeps log p finite for sub-keys that nobody reads (authors' release)."""

@@ -1,20 +1,15 @@
 """Product-key addressing in plain PyTorch: one matrix product, two small top-k, gradients in closed form."""
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fwpkm.ops.addressing.constants import ENTROPY_EPS, IDW_EPS, ScoreKind
+from fwpkm.ops.backend import runs_compiled
 from fwpkm.ops.sparse import Runs, gathered_inner, gathered_sum
-
-ScoreKind = Literal["idw", "dot"]
-"""How a query half is compared with a sub-key: inverse distance weighting, or a dot product."""
-
-IDW_EPS = 1e-3
-ENTROPY_EPS = 1e-8
-"""Keeps log p finite for sub-keys that nobody reads (authors' release)."""
 
 
 def product_key_topk(
@@ -115,14 +110,21 @@ def _grouped(q: Tensor) -> Tensor:
 
 def best_sub_keys(x: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, Tensor]:
     """Score queries [G, M, d] against sub-keys [G, n, d], |K|^2 [G, n]; return the best scores and ids [G, M, k]."""
+    best = _nearness(x, keys, squares, score).topk(topk, dim=-1)
     if score == "dot":
-        best = torch.bmm(x, keys.transpose(1, 2)).topk(topk, dim=-1)
         return best.values, best.indices
-    # -|q - K|^2 + |q|^2 ranks as the score does, so the logarithm is taken of the winners only.
-    near = torch.baddbmm(squares[:, None, :], x, keys.transpose(1, 2), beta=-1, alpha=2)
-    best = near.topk(topk, dim=-1)
     distance = (x.square().sum(-1, keepdim=True) - best.values).clamp_min_(0)
     return -torch.log(distance + IDW_EPS), best.indices
+
+
+def _nearness(x: Tensor, keys: Tensor, squares: Tensor, score: str) -> Tensor:
+    """Return what ranks sub-keys as the score does, so that the logarithm is taken of the winners only.
+
+    That is q . K, or  -|q - K|^2 + |q|^2  for "idw".
+    """
+    if score == "dot":
+        return torch.bmm(x, keys.transpose(1, 2))
+    return torch.baddbmm(squares[:, None, :], x, keys.transpose(1, 2), beta=-1, alpha=2)
 
 
 def combine_halves(s: Tensor, i: Tensor, n: int, topk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -149,11 +151,23 @@ def _candidates(topk: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def _find_slots(q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, Tensor]:
     """Return scores and slots [S, M, H, k] and nothing else: all that decoding needs."""
     S, M, H, _ = q.shape
-    s, i = best_sub_keys(_grouped(q), keys.flatten(0, 2), squares.flatten(0, 2), topk, score)
+    x = _grouped(q)
+    if runs_compiled(q):
+        best, slot, *_ = _compiled_slots(x, keys, squares, topk, score)
+        return best, slot
+    s, i = best_sub_keys(x, keys.flatten(0, 2), squares.flatten(0, 2), topk, score)
     best, slot, _, _ = combine_halves(
         s.view(S, 2, H, M, topk), i.view(S, 2, H, M, topk), keys.shape[-2], topk
     )
     return best.transpose(1, 2), slot.transpose(1, 2)
+
+
+def _compiled_slots(x: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, ...]:
+    from fwpkm.ops.addressing.numba import find_slots
+
+    S, _, H, n, _ = keys.shape
+    near = _nearness(x, keys.flatten(0, 2), squares.flatten(0, 2), score).view(S, 2, H, -1, n)
+    return find_slots(near, x.square().sum(-1).view(near.shape[:-1]), topk, score)
 
 
 @torch.library.custom_op("fwpkm::address", mutates_args=())
@@ -165,6 +179,8 @@ def _address(
     S, M, H, _ = q.shape
     n = keys.shape[-2]
     x, flat = _grouped(q), keys.flatten(0, 2)
+    if runs_compiled(q):
+        return _address_compiled(x, keys, squares, step_size, topk, score, step_tokens)
     s, i = best_sub_keys(x, flat, squares.flatten(0, 2), topk, score)
     s, i = s.view(S, 2, H, M, topk), i.view(S, 2, H, M, topk)
     best, slot, row, col = combine_halves(s, i, n, topk)
@@ -181,6 +197,19 @@ def _address(
         i,
         moved,
     )
+
+
+def _address_compiled(
+    x: Tensor, keys: Tensor, squares: Tensor, step_size: Tensor, topk: int, score: str, step_tokens: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from fwpkm.ops.addressing.numba import step_keys
+
+    best, slot, place, s, i = _compiled_slots(x, keys, squares, topk, score)
+    moved = keys.new_empty(0)
+    if step_tokens:
+        own_s, own_i = (t[..., :step_tokens, :] for t in (s, i))
+        moved = step_keys(own_s, own_i, x.view(*s.shape[:-1], -1), keys, step_size, score)
+    return best, slot, place, s, i, moved
 
 
 @_address.register_fake
@@ -284,6 +313,8 @@ def _address_backward(
     """Return the gradients of queries and keys. See README.md for the derivation."""
     S, M, H, Dk = q.shape
     x = _grouped(q).view(S, 2, H, M, Dk // 2)
+    if runs_compiled(q):
+        return _backward_compiled(x, keys, step_size, place, s, i, d_best, d_moved, score, step_tokens)
     ds = torch.zeros_like(s)
     if d_best is not None:
         ds.scatter_add_(-1, place, d_best.transpose(1, 2)[:, None].expand_as(place))
@@ -301,6 +332,27 @@ def _address_backward(
         dq[..., :step_tokens, :] += further
     dkeys += _spread(c, i, x, keys, score)
     return dq.permute(0, 3, 2, 1, 4).reshape(q.shape), dkeys
+
+
+def _backward_compiled(
+    x: Tensor,
+    keys: Tensor,
+    step_size: Tensor,
+    place: Tensor,
+    s: Tensor,
+    i: Tensor,
+    d_best: Tensor | None,
+    d_moved: Tensor | None,
+    score: str,
+    step_tokens: int,
+) -> tuple[Tensor, Tensor]:
+    from fwpkm.ops.addressing.numba import read_backward, step_backward
+
+    if not step_tokens or d_moved is None:
+        return read_backward(x, keys, place, s, i, d_best, score)
+    E = -d_moved * _per_stream(step_size)
+    dq, dkeys = step_backward(x, keys, place, s, i, d_best, E, score, step_tokens)
+    return dq, dkeys.add_(d_moved)
 
 
 @_address_backward.register_fake

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fwpkm.ops.backend import runs_compiled
 from fwpkm.ops.blocks import large_empty
 from fwpkm.ops.sparse import Runs, gathered_inner, gathered_sum
 
@@ -66,6 +67,8 @@ def memory_scan_(
 ) -> Float[Tensor, "Tr Dv"]:
     """Do what `memory_scan` does, editing `table` itself; not differentiable, for inference."""
     _check(table, rows, w, write_w, target, reads, writes)
+    if runs_compiled(table) and table.is_contiguous():
+        return _compiled_scan_(table, rows, w, write_w, target, list(reads), list(writes))
     return _scan_in_place(table, rows, w, write_w, target, _chunks(rows, reads, writes))
 
 
@@ -179,6 +182,12 @@ def _memory_scan(
         large_empty((num_rows, table.shape[1]), table),
         table.new_empty(rows.shape[0], table.shape[1]),
     )
+    if runs_compiled(table):
+        if ids is None:
+            new.copy_(table)
+        else:
+            torch.index_select(table, 0, ids, out=new)
+        return _compiled_scan_(new, rows, w, write_w, target, reads, writes), new
     chunks = _chunks(rows, reads, writes)
     for columns in _column_blocks(table, num_rows):
         block = table[:, columns]
@@ -188,6 +197,20 @@ def _memory_scan(
         v_hat[:, columns] = _scan_in_place(block, rows, w, write_w, target[:, columns].contiguous(), chunks)
         new[:, columns] = block
     return v_hat, new
+
+
+def _compiled_scan_(
+    table: Tensor,
+    rows: Tensor,
+    w: Tensor,
+    write_w: Tensor,
+    target: Tensor,
+    reads: list[int],
+    writes: list[int],
+) -> Tensor:
+    from fwpkm.ops.memory_scan.numba import scan_
+
+    return scan_(table, rows, w, write_w, target, reads, writes)
 
 
 @_memory_scan.register_fake
@@ -227,6 +250,10 @@ def _memory_scan_backward(
     Returns:
         Gradients of the table (empty unless wanted), w, write_w and target.
     """
+    if runs_compiled(table):
+        return _compiled_backward(
+            table, rows, w, write_w, target, v_hat, d_v_hat, d_table, reads, writes, wants_table
+        )
     chunks, reading = _chunks(rows, reads, writes), _chunks(rows, reads, reads)
     d_old = large_empty(tuple(table.shape), table) if wants_table else table.new_empty(0)
     d_target = torch.empty_like(target)
@@ -255,6 +282,31 @@ def _memory_scan_backward(
         if wants_table:
             d_old[:, columns] = G
     return d_old, dw, d_write, d_target
+
+
+def _compiled_backward(
+    table: Tensor,
+    rows: Tensor,
+    w: Tensor,
+    write_w: Tensor,
+    target: Tensor,
+    v_hat: Tensor,
+    d_v_hat: Tensor,
+    d_table: Tensor | None,
+    reads: list[int],
+    writes: list[int],
+    wants_table: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from fwpkm.ops.memory_scan.numba import scan_back_
+
+    V, G = (large_empty(tuple(table.shape), table) for _ in range(2))
+    V.copy_(table)
+    if d_table is None:
+        G.zero_()
+    else:
+        G.copy_(d_table)
+    dw, d_write, d_target = scan_back_(V, G, rows, w, write_w, target, v_hat, d_v_hat, reads, writes)
+    return G if wants_table else table.new_empty(0), dw, d_write, d_target
 
 
 @_memory_scan_backward.register_fake

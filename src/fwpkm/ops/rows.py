@@ -1,0 +1,71 @@
+"""Compiled loops over one row each; the larger kernels are made of them."""
+
+from typing import no_type_check
+
+from fwpkm.ops.jit import jit
+
+
+@jit
+@no_type_check
+def copy_row(x, out):
+    """out = x."""
+    for d in range(out.shape[0]):
+        out[d] = x[d]
+
+
+@jit
+@no_type_check
+def subtract_rows(x, y, out):
+    """out = x - y."""
+    for d in range(out.shape[0]):
+        out[d] = x[d] - y[d]
+
+
+@jit
+@no_type_check
+def add_row(c, x, out):
+    """out += c x."""
+    for d in range(out.shape[0]):
+        out[d] += c * x[d]
+
+
+@jit
+@no_type_check
+def add_four_rows(c0, x0, c1, x1, c2, x2, c3, x3, out):
+    """out += c0 x0 + c1 x1 + c2 x2 + c3 x3: four rows on their way from memory at once."""
+    for d in range(out.shape[0]):
+        out[d] += c0 * x0[d] + c1 * x1[d] + c2 * x2[d] + c3 * x3[d]
+
+
+@jit
+@no_type_check
+def inner(x, y):
+    """Return x . y."""
+    total = x.dtype.type(0)
+    for d in range(x.shape[0]):
+        total += x[d] * y[d]
+    return total
+
+
+@jit
+@no_type_check
+def weighted_rows(w, ids, rows, first, last, out):
+    """out = sum_j w_j rows[ids_j, first:last]."""
+    out[:] = 0
+    j, k = 0, ids.shape[0]
+    while j + 4 <= k:
+        add_four_rows(
+            w[j],
+            rows[ids[j]][first:last],
+            w[j + 1],
+            rows[ids[j + 1]][first:last],
+            w[j + 2],
+            rows[ids[j + 2]][first:last],
+            w[j + 3],
+            rows[ids[j + 3]][first:last],
+            out,
+        )
+        j += 4
+    while j < k:
+        add_row(w[j], rows[ids[j]][first:last], out)
+        j += 1

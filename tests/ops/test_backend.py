@@ -1,0 +1,55 @@
+"""Choosing the form of the operations: only "auto" chooses, a named one runs or raises."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from fwpkm.ops import backend
+from fwpkm.ops.backend import runs_compiled, set_backend, use_backend
+
+
+@pytest.mark.parametrize(
+    ("wanted", "dtype", "compiled"),
+    [
+        ("auto", torch.float32, True),
+        ("auto", torch.float64, True),
+        ("auto", torch.bfloat16, False),
+        ("numba", torch.float32, True),
+        ("torch", torch.float32, False),
+    ],
+)
+def test_it_takes_compiled_loops_where_they_run(wanted, dtype, compiled):
+    with use_backend(wanted):
+        assert runs_compiled(torch.zeros(1, dtype=dtype)) is compiled
+
+
+def test_a_named_backend_that_cannot_do_it_raises():
+    with (
+        use_backend("numba"),
+        pytest.raises(RuntimeError, match=r"got torch.bfloat16 on cpu; use backend='auto'"),
+    ):
+        runs_compiled(torch.zeros(1, dtype=torch.bfloat16))
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(ValueError, match="must be one of auto, torch, numba, got 'cuda'"):
+        set_backend("cuda")
+
+
+def test_without_numba_auto_takes_torch_and_the_name_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    backend._has_numba.cache_clear()
+    try:
+        assert not runs_compiled(torch.zeros(1))
+        with pytest.raises(RuntimeError, match=r"pip install 'fwpkm\[cpu\]'"):
+            set_backend("numba")
+    finally:
+        backend._has_numba.cache_clear()
+
+
+def test_the_choice_ends_with_its_block_also_after_an_error():
+    with use_backend("numba"):
+        with pytest.raises(KeyError), use_backend("torch"):
+            raise KeyError
+        assert runs_compiled(torch.zeros(1))
