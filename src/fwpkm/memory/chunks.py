@@ -30,6 +30,8 @@ class ChunkedState(State, Generic[Fast]):
     """What the writes still need of each stream's tokens."""
     tokens_seen: tuple[int, ...]
     """Tokens of each of the B streams, padding not counted where streams are separate."""
+    frozen: bool = False
+    """Whether tokens only read: nothing is written, nothing waits, and none is counted."""
 
     @property
     @abstractmethod
@@ -70,6 +72,8 @@ class ChunkedState(State, Generic[Fast]):
         Returns:
             What the tokens read (anything at padding), and the state after them.
         """
+        if self.frozen:
+            return self.read(self.fast, q), self
         held = self.waiting.counts
         pairs = list(zip(held, num_new, strict=True))
         if all(count_written(have + new, self.chunking) == 0 for have, new in pairs):
@@ -96,7 +100,7 @@ class ChunkedState(State, Generic[Fast]):
         """
         state, ahead = self, self.chunking.lookahead
         for held in sorted(set(self.waiting.counts)):
-            if held > ahead and self.chunking.border == "moved":
+            if held > ahead and self.chunking.border == "moved" and not self.frozen:
                 streams = [b for b, count in enumerate(self.waiting.counts) if count == held]
                 packed = self.waiting.tokens(streams, held)
                 fast = self.write(state._of(streams), packed, held - ahead)
@@ -138,6 +142,14 @@ class ChunkedState(State, Generic[Fast]):
             return x.index_copy(0, torch.tensor(streams, device=x.device), next(new))
 
         return replace(self, fast=map_tensors(self.fast, put), waiting=self.waiting.replaced(streams, rest))
+
+    def freeze(self: S) -> S:
+        """Return these fast weights to read from only: however many tokens ask them, they stay what they are."""
+        return replace(self, frozen=True)
+
+    def thaw(self: S) -> S:
+        """Return these fast weights to go on learning, from where they were frozen."""
+        return replace(self, frozen=False)
 
     def detach(self: S) -> S:
         """Cut the graph, keeping the numbers: truncated backpropagation at this point."""

@@ -7,7 +7,7 @@ before, and no handle ever sees the writes of another.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -142,6 +142,18 @@ class Overlay:
     def select(self, streams: Int[Tensor, " K"]) -> "Overlay":
         """Return the tables of `streams`, repeated or reordered as asked."""
         return Overlay(self.store.replaced(self.store.index[streams], self.store.rows).compacted())
+
+    @classmethod
+    def join(cls, tables: Sequence["Overlay"]) -> "Overlay":
+        """Return the tables of all streams of `tables`, which are over one base, one after the other."""
+        stores = [table.store for table in tables]
+        starts = torch.tensor([0] + [store.used for store in stores]).cumsum(0).tolist()
+        shifted = [
+            torch.where(store.index >= 0, store.index + start, -1)
+            for store, start in zip(stores, starts[:-1], strict=True)
+        ]
+        rows = torch.cat([store.rows[: store.used] for store in stores])
+        return cls(stores[0].replaced(torch.cat(shifted), rows))
 
     def dense(self) -> Float[Tensor, "S N Dv"]:
         """Spell the tables out in full."""

@@ -32,25 +32,23 @@ class SaveReport:
 def save_state(
     path: str | os.PathLike[str],
     state: State,
-    module: nn.Module,
+    owner: nn.Module | Fingerprint,
     *,
     rows: RowFormat = "exact",
     extra: Mapping[str, Any] | None = None,
-    fingerprint: Fingerprint | None = None,
 ) -> SaveReport:
     """Save all that `state` knows: written rows, keys, waiting tokens, and what token mixers carry.
 
     Args:
         path: Replaced whole, once the new contents are on disk.
         state: Of a layer, or of a whole model.
-        module: The layer or model that made it; the file is good for this one alone.
+        owner: The layer or model that made it, or its fingerprint; the file is good for this one alone.
         rows: Precision of the written rows. All else is exact.
         extra: Anything else to keep in the header, as JSON has it.
-        fingerprint: That of `module`, where it is known already.
     """
     encoder = Encoder(rows=rows)
     tree = encoder.encode(state)
-    fingerprint = Fingerprint.of(module) if fingerprint is None else fingerprint
+    fingerprint = owner if isinstance(owner, Fingerprint) else Fingerprint.of(owner)
     header = {
         "tree": tree,
         "fingerprint": fingerprint.to_header(),
@@ -96,16 +94,28 @@ def load_state(
             f"{where}: was made by another model; {'; '.join(differences)}. Load the model that made it, or read "
             "the document again with this one."
         )
-    decoder = Decoder(
-        tensors=file.tensors,
-        classes=classes,
-        bases={path: _base(module, path) for path in overlay_paths(file.header["tree"])},
-        device=next(module.parameters()).device,
-    )
+    bases = {path: _base(module, path) for path in overlay_paths(file.header["tree"])}
+    state = decode_file(file, classes, bases=bases, device=next(module.parameters()).device)
+    return state, dict(file.header["extra"])
+
+
+def decode_file(
+    file: MemoryFile,
+    classes: Sequence[type],
+    *,
+    bases: Mapping[str, Tensor | None],
+    device: torch.device | str = "cpu",
+) -> Any:
+    """Build the state that a file holds, whoever made it; tables lie over `bases`, by their path, or over zeros.
+
+    Raises:
+        ValueError: If the file names what is not among `classes`, or does not describe a state.
+    """
+    decoder = Decoder(tensors=file.tensors, classes=classes, bases=bases, device=device)
     try:
-        return decoder.decode(file.header["tree"]), dict(file.header["extra"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{where}: its header does not describe a {kind.__name__}: {error}") from error
+        return decoder.decode(file.header["tree"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"memory file: its header describes no state: {error}") from error
 
 
 def overlay_paths(node: Any) -> Iterator[str]:

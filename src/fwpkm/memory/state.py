@@ -42,6 +42,8 @@ class FwPKMState(State):
     """The arithmetic that made this state and continues it."""
     temperature: Float[Tensor, ""]
     """Divides slot scores before they become read weights."""
+    frozen: bool = False
+    """Whether tokens only read: nothing is written, nothing waits, and none is counted."""
 
     @classmethod
     def fresh(
@@ -119,6 +121,9 @@ class FwPKMState(State):
         if mask is not None and self.is_shared:
             write_mask = mask if write_mask is None else mask & write_mask
         x = Tokens(q=q, v=v, gate=gate, write_mask=None if write_mask is None else write_mask.to(v.dtype))
+        if self.frozen:
+            v_hat = self._read(x)
+            return v_hat if mask is None else torch.where(mask[..., None], v_hat, 0), self
         if not self.is_shared and mask is not None and not bool(mask.all()):
             return self._advance_padded(x, mask, by_definition)
         return self._advance(x, [x.num_tokens] * self.num_streams, by_definition)
@@ -162,12 +167,22 @@ class FwPKMState(State):
         document's end, so that the very next question can be answered from all of it.
         """
         state = self
+        if self.frozen:
+            return self
         alike = list(zip(self.waiting.counts, self._answered, strict=True))
         for pair in sorted(set(alike)):
             if pair[0] > self.options.lookahead and self.options.border == "moved":
                 streams = [b for b, other in enumerate(alike) if other == pair]
                 _, state = state._scan(streams, None, by_definition=False)
         return state
+
+    def freeze(self) -> "FwPKMState":
+        """Return this memory to read from only: however many tokens ask it, it stays what it is."""
+        return replace(self, frozen=True)
+
+    def thaw(self) -> "FwPKMState":
+        """Return this memory to go on learning, from where it was frozen."""
+        return replace(self, frozen=False)
 
     def fork(self) -> "FwPKMState":
         """Return a state to continue independently. States are values, so this is `self`; it costs nothing."""
@@ -258,6 +273,14 @@ class FwPKMState(State):
 
     def _read_on(self, x: Tokens, num_new: Sequence[int]) -> tuple[Tensor, "FwPKMState"]:
         """Read for tokens that complete no chunk: nothing but the waiting line changes."""
+        room = self.options.chunk_size + self.options.lookahead
+        seen = tuple(a + b for a, b in zip(self.tokens_seen, num_new, strict=True))
+        return self._read(x), replace(
+            self, waiting=self.waiting.append(x.pack(), num_new, room), tokens_seen=seen
+        )
+
+    def _read(self, x: Tokens) -> Tensor:
+        """Return what tokens retrieve from the table as it stands."""
         B, T, H, Dk = x.q.shape
         q = x.q.reshape(1, B * T, H, Dk) if self.is_shared else x.q
         score, slot, _ = address(
@@ -265,10 +288,9 @@ class FwPKMState(State):
         )
         w = read_weights(score.reshape(B * T, H * self.options.topk), self.options.weights, self.temperature)
         cells = slot.reshape(B, w.numel() // max(B, 1)) + self._weights(range(B)).first_cells[:, None]
-        v_hat = self.table.read(w, cells.view(w.shape)).view(B, T, x.v.shape[-1])
-        room = self.options.chunk_size + self.options.lookahead
-        seen = tuple(a + b for a, b in zip(self.tokens_seen, num_new, strict=True))
-        return v_hat, replace(self, waiting=self.waiting.append(x.pack(), num_new, room), tokens_seen=seen)
+        if w.requires_grad:
+            self.table.store.borrowed = True  # by the graph, which needs the rows as they are
+        return self.table.read(w, cells.view(w.shape)).view(B, T, x.v.shape[-1])
 
     def _scan(
         self, streams: Sequence[int], x: Tokens | None, *, by_definition: bool

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -83,6 +84,18 @@ class Waiting:
         counts = [self.counts[b] for b in streams.tolist()]
         held = max(counts, default=0)
         return Waiting.of(self._packed[streams, :held], counts)
+
+    def trimmed(self) -> "Waiting":
+        """Return the same tokens in no more room than they need."""
+        return Waiting.of(self.packed.clone(), self.counts)
+
+    @classmethod
+    def join(cls, lines: Sequence["Waiting"]) -> "Waiting":
+        """Return the waiting tokens of all streams of `lines`, one after the other."""
+        counts = [count for line in lines for count in line.counts]
+        packed = [line.packed for line in lines]
+        room = max(counts, default=0)
+        return cls.of(torch.cat([F.pad(x, (0, 0, 0, room - x.shape[1])) for x in packed]), counts)
 
     def detach(self) -> "Waiting":
         """Cut the graph, keeping the numbers."""

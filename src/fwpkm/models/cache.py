@@ -55,6 +55,14 @@ class BlockState(State):
         """Write the tokens that wait for their chunk to fill and whose targets are known."""
         return self._map(lambda state: state.flush() if hasattr(state, "flush") else state)
 
+    def freeze(self) -> "BlockState":
+        """Return the same with a memory that is only read; the token mixer goes on as ever."""
+        return self if self.memory is None else replace(self, memory=self.memory.freeze())
+
+    def thaw(self) -> "BlockState":
+        """Return the same with a memory that learns again."""
+        return self if self.memory is None else replace(self, memory=self.memory.thaw())
+
     @property
     def num_bytes(self) -> int:
         """Bytes of all parts, not counting what they share with the model."""
@@ -109,17 +117,24 @@ class DecoderCache(State):
         """
         return DecoderCache(blocks=tuple(block.flush() for block in self.blocks))
 
+    def freeze(self) -> "DecoderCache":
+        """Return the same with memories that are only read; token mixers go on as ever."""
+        return DecoderCache(blocks=tuple(block.freeze() for block in self.blocks))
+
+    def thaw(self) -> "DecoderCache":
+        """Return the same with memories that learn again, from where they were frozen."""
+        return DecoderCache(blocks=tuple(block.thaw() for block in self.blocks))
+
     def save(
         self,
         path: str | os.PathLike[str],
-        model: nn.Module,
+        model: nn.Module | Fingerprint,
         *,
         rows: RowFormat = "exact",
         extra: Mapping[str, Any] | None = None,
-        fingerprint: Fingerprint | None = None,
     ) -> SaveReport:
         """Save all layers' states to one file, which is good for `model` alone; see `save_state`."""
-        return save_state(path, self, model, rows=rows, extra=extra, fingerprint=fingerprint)
+        return save_state(path, self, model, rows=rows, extra=extra)
 
     @classmethod
     def load(
