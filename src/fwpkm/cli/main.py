@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fwpkm.cli import bench, demo
+from fwpkm.cli import bench, convert, demo, train
 
-_COMMANDS = {"bench": bench, "demo": demo}
+_COMMANDS = {"bench": bench, "convert": convert, "data": data, "demo": demo, "train": train}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
