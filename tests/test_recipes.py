@@ -1,16 +1,27 @@
 """Recipes: what they extend, what may be set, and that a written one reads the same."""
 
+import math
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fwpkm.recipe import Recipe, read_recipe
+from fwpkm.data.tokenizer import ByteTokenizer
+from fwpkm.layers.conv import ShortConvConfig
+from fwpkm.layers.fwmlp import FastWeightMLPConfig
+from fwpkm.layers.fwpkm_config import FwPKMConfig
+from fwpkm.layers.lact_config import LaCTConfig
+from fwpkm.layers.pkm import PKMConfig
+from fwpkm.models.config import DecoderConfig
+from fwpkm.models.decoder import Decoder
+from fwpkm.recipe import Recipe, read_recipe, recipe_names
 from fwpkm.toml import dump_toml
+from fwpkm.train.config import TrainConfig
 
 _MODEL = """
 title = "tiny"
@@ -176,3 +187,106 @@ def test_null_cannot_be_written_as_toml() -> None:
 def test_a_recipe_is_a_value(base: Path) -> None:
     assert read_recipe(base) == read_recipe(base)
     assert isinstance(read_recipe(base), Recipe)
+
+
+_MIXERS = ("fa", "gdn", "gdn_fa", "gdn_swa")
+_MEMORIES = {
+    "": (),
+    "_pkm": ("pkm",),
+    "_fwpkm": ("fwpkm",),
+    "_pkm_fwpkm": ("pkm", "fwpkm"),
+    "_fwmlp": ("fwmlp",),
+}
+_ABLATIONS = {
+    "no_gate": {"gate": False, "gate_weighted_loss": False},
+    "no_gate_weighted_loss": {"gate_weighted_loss": False},
+    "no_addressing_loss": {"key_loss": "none"},
+    "lookahead0": {"lookahead": 0},
+    "heads4_topk8": {"num_heads": 4, "topk": 8},
+    "heads1_topk32": {"num_heads": 1, "topk": 32},
+    "no_zscore": {"value_norm": "none"},
+}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid_and_says_what_it_is(name: str) -> None:
+    recipe = read_recipe(name)
+    assert recipe.name == name
+    assert recipe.title
+    assert DecoderConfig.from_dict(tomllib.loads(recipe.to_toml())["model"]) == recipe.model
+    recipe.section("train", TrainConfig)
+
+
+@pytest.mark.parametrize("folder", ["paper", "small"])
+def test_no_two_recipes_define_the_same_model_or_bear_the_same_title(folder: str) -> None:
+    recipes = [read_recipe(name) for name in recipe_names() if name.startswith(folder)]
+    assert len({repr(recipe.model) for recipe in recipes}) == len(recipes)
+    assert len({recipe.title for recipe in recipes}) == len(recipes)
+
+
+@pytest.mark.parametrize("memory", _MEMORIES)
+@pytest.mark.parametrize("mixer", _MIXERS)
+def test_the_rows_of_the_paper_are_there_at_its_sizes(mixer: str, memory: str) -> None:
+    model = read_recipe(f"paper/{mixer}{memory}").model
+    assert (model.vocab_size, model.dim, model.num_layers) == (32_000, 768, 12)
+    kinds = {
+        "fa": "full_attention",
+        "gdn": "gated_delta_net",
+        "gdn_fa": "full_attention",
+        "gdn_swa": "sliding_attention",
+    }
+    assert model.mixer_kind(11) == kinds[mixer]
+    assert model.mixer_kind(0) == ("full_attention" if mixer == "fa" else "gated_delta_net")
+    parts = _MEMORIES[memory]
+    places = {"pkm": (6,), "fwpkm": (2, 10)} if len(parts) == 2 else dict.fromkeys(parts, (2, 6, 10))
+    for part in ("pkm", "fwpkm", "fwmlp"):
+        assert getattr(model, f"{part}_layers") == places.get(part, ())
+
+
+def test_the_paper_s_memories_have_its_sizes() -> None:
+    model = read_recipe("paper/gdn_pkm_fwpkm").model
+    assert model.fwpkm == FwPKMConfig(dim=768)
+    assert model.pkm == PKMConfig(dim=768)
+    assert read_recipe("paper/gdn_fwmlp").model.fwmlp == FastWeightMLPConfig(dim=768)
+    assert read_recipe("paper/lact").model.lact == LaCTConfig(norm_eps=1e-6)
+
+
+def test_narrowed_attention_keeps_its_memory_and_its_full_view_at_evaluation() -> None:
+    model = read_recipe("paper/fa_pkm_fwpkm_pswa").model
+    assert model.narrow_probability == 0.9
+    assert model.attention is not None
+    assert (model.attention.window, model.mixer(0).window) == (512, None)
+
+
+@pytest.mark.parametrize("name", _ABLATIONS)
+@pytest.mark.parametrize("folder", ["paper", "small"])
+def test_an_ablation_changes_what_it_says_and_nothing_else(folder: str, name: str) -> None:
+    full, without = (
+        read_recipe(f"{folder}/{row}").model for row in ("gdn_swa_pkm_fwpkm", f"ablation_{name}")
+    )
+    assert full.fwpkm is not None
+    assert without == replace(full, fwpkm=replace(full.fwpkm, **_ABLATIONS[name]))
+    assert without != full
+
+
+@pytest.mark.parametrize("mixer", [*_MIXERS, "swa"])
+def test_the_small_systems_have_what_makes_them_learn(mixer: str) -> None:
+    model = read_recipe(f"small/{mixer}_fwpkm").model
+    assert model.short_conv == ShortConvConfig(kernel_size=4)
+    assert model.vocab_size == ByteTokenizer.vocab_size
+    assert model.fwpkm is not None
+    assert (model.fwpkm.key_std, model.fwpkm.learn_temperature, model.fwpkm.table) == (1.0, True, "stream")
+    if model.attention is not None and model.attention.window is not None:
+        assert model.attention.window >= model.fwpkm.chunk_size + model.fwpkm.lookahead
+
+
+@pytest.mark.parametrize(
+    "name", ["fa", "swa_pkm_fwpkm", "gdn_fa_fwmlp", "gdn_swa_fwpkm", "lact", "ablation_no_gate"]
+)
+def test_small_systems_take_a_training_step(name: str) -> None:
+    torch.manual_seed(0)
+    model = Decoder(read_recipe(f"small/{name}").model).train()
+    loss, _ = model.loss(torch.randint(256, (2, 72)))
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(259), abs=0.3)
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())

@@ -93,9 +93,9 @@ def read_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_names() -> list[str]:
-    """List the short names of the recipes that come with the package; parts of recipes begin with "_"."""
-    files = (file for folder in _SHIPPED for file in folder.rglob("*.toml"))
-    return sorted({_short_name(file) for file in files if not file.name.startswith("_")})
+    """List the short names of the recipes that come with the package; files and folders in "_" are parts of them."""
+    names = {_short_name(file) for folder in _SHIPPED for file in folder.rglob("*.toml")}
+    return sorted(name for name in names if not any(part.startswith("_") for part in name.split("/")))
 
 
 def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
