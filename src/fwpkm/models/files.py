@@ -1,11 +1,13 @@
 """A trained model as a folder: config.json, model.safetensors, and whatever the caller lays beside them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
@@ -17,14 +19,19 @@ WEIGHTS = "model.safetensors"
 _PREFIX = "decoder."
 
 
-def save_model(folder: str | Path, model: Decoder) -> None:
-    """Write a decoder that `load_model` and transformers (`AutoModelForCausalLM`, after importing
-    `fwpkm.models.hf`) can read. The folder is made if need be; other files in it stay.
+def save_model(folder: str | Path, model: Decoder, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a decoder so that `load_model` and transformers (with `fwpkm.models.hf` imported) can read it.
+
+    Args:
+        folder: Made if need be; other files in it stay.
+        model: The decoder.
+        weights: Its state where it is at hand already, as for models whose weights are spread over processes.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {f"{_PREFIX}{name}": x.detach().cpu().contiguous() for name, x in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    state = model.state_dict() if weights is None else weights
+    named = {f"{_PREFIX}{name}": x.detach().cpu().contiguous() for name, x in state.items()}
+    save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
     config = {
         "architectures": ["FwPKMForCausalLM"],
         "model_type": "fwpkm",
@@ -73,7 +80,7 @@ def _read_config(path: Path) -> DecoderConfig:
         raise ValueError(f"{path}: {error}") from error
 
 
-def load_weights(model: Decoder, weights: dict[str, torch.Tensor], *, where: str = "load_weights") -> None:
+def load_weights(model: Decoder, weights: Mapping[str, Tensor], *, where: str = "load_weights") -> None:
     """Give a decoder its weights, all of them and no others.
 
     Raises:

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ class Outcome:
     progress: Progress
     validation: Mapping[str, float]
     """The last validation, if there was any."""
+    signal: int | None = None
+    """What stopped it."""
 
 
 class Trainer:
@@ -90,7 +93,8 @@ class Trainer:
             if end != "stopped":
                 self._validate()
         self.save()
-        return Outcome(end=end, progress=self.progress, validation=self._validated)
+        number = None if end != "stopped" else stop.signal or signal.SIGTERM
+        return Outcome(end=end, progress=self.progress, validation=self._validated, signal=number)
 
     def share_done(self) -> float:
         """Return how much of the run is over, in [0, 1]; what ends it first counts."""

@@ -1,7 +1,7 @@
 """Let some streams of a cache start afresh while the others go on: their documents ended earlier."""
 
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool
@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from fwpkm.layers.conv import ShortConvState
-from fwpkm.layers.fwmlp import FastWeightMLP
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.gated_delta_net import GatedDeltaNetState
 from fwpkm.layers.kv import KVState
+from fwpkm.layers.lact import LaCTState
 from fwpkm.memory.fast_mlp import FastMLPState
+from fwpkm.memory.lact import LaCTMemory
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.state import FwPKMState
 from fwpkm.memory.waiting import Waiting
@@ -21,7 +22,8 @@ from fwpkm.models.cache import BlockState, DecoderCache, MemoryState, MixerState
 from fwpkm.models.decoder import Decoder
 from fwpkm.ops.addressing import key_squares
 
-F = TypeVar("F", FwPKMState, FastMLPState)
+T = TypeVar("T")
+W = TypeVar("W", FwPKMState, FastMLPState, LaCTMemory)
 
 
 def renew_streams(
@@ -38,62 +40,51 @@ def renew_streams(
         return cache
     fresh = fresh.to(cache.tokens_seen.device)
     pairs = zip(cache.blocks, model.blocks, strict=True)
-    return DecoderCache(blocks=tuple(_block(state, block.memory, fresh) for state, block in pairs))
+    return DecoderCache(blocks=tuple(_block(state, block, fresh) for state, block in pairs))
 
 
-def _block(state: BlockState, memory: object, fresh: Tensor) -> BlockState:
-    conv = None if state.conv is None else _conv(state.conv, fresh)
+def _block(state: BlockState, block: Any, fresh: Tensor) -> BlockState:
     return BlockState(
-        mixer=_mixer(state.mixer, fresh), memory=_memory(state.memory, memory, fresh), conv=conv
+        mixer=_mixer(state.mixer, block.mixer, fresh),
+        memory=None if state.memory is None else _memory(state.memory, block.memory, fresh),
+        conv=None if state.conv is None else _conv(state.conv, fresh),
     )
-
-
-def _zeroed(x: Tensor, fresh: Tensor) -> Tensor:
-    return x.masked_fill(fresh.view(-1, *(1,) * (x.ndim - 1)), 0)
 
 
 def _conv(state: ShortConvState, fresh: Tensor) -> ShortConvState:
     return replace(state, tail=_zeroed(state.tail, fresh), tokens_seen=_zeroed(state.tokens_seen, fresh))
 
 
-def _mixer(state: MixerState, fresh: Tensor) -> MixerState:
+def _mixer(state: MixerState, mixer: Any, fresh: Tensor) -> MixerState:
     if isinstance(state, KVState):
-        return replace(
-            state,
-            keys=_zeroed(state.keys, fresh),
-            v=_zeroed(state.v, fresh),
-            tokens_seen=_zeroed(state.tokens_seen, fresh),
-            shortest=0,
-            room=None,
-        )
-    assert isinstance(state, GatedDeltaNetState)
-    return replace(state, conv=_conv(state.conv, fresh), memory=_zeroed(state.memory, fresh))
+        return _kv(state, fresh)
+    if isinstance(state, GatedDeltaNetState):
+        return replace(state, conv=_conv(state.conv, fresh), memory=_zeroed(state.memory, fresh))
+    assert isinstance(state, LaCTState)
+    initial = mixer.initial_state(state.attention.keys.new_zeros(1, 0, 1)).memory.fast
+    memory = replace(state.memory, fast=_mixed(state.memory.fast, initial, fresh))
+    return LaCTState(attention=_kv(state.attention, fresh), memory=_restarted(memory, fresh))
 
 
-def _memory(state: MemoryState | None, memory: object, fresh: Tensor) -> MemoryState | None:
-    if state is None:
-        return None
+def _kv(state: KVState, fresh: Tensor) -> KVState:
+    keys, v, seen = (_zeroed(x, fresh) for x in (state.keys, state.v, state.tokens_seen))
+    return replace(state, keys=keys, v=v, tokens_seen=seen, shortest=0, room=None)
+
+
+def _memory(state: MemoryState, memory: Any, fresh: Tensor) -> MemoryState:
     if state.is_shared:
         raise ValueError(
             "renew_streams: streams that share one memory cannot start afresh one by one; train with table='stream' "
             "(or scope='stream'), or with train.carry='sequence'"
         )
     if isinstance(state, FwPKMState):
-        assert isinstance(memory, FwPKM)
         return _fwpkm(state, memory, fresh)
-    assert isinstance(memory, FastWeightMLP)
-    initial = memory.initial_state(1).fast
-    tensors = {name: _mixed(getattr(state.fast, name), x, fresh) for name, x in _tensors(initial).items()}
-    return _restarted(replace(state, fast=replace(state.fast, **tensors)), fresh)
-
-
-def _tensors(value: object) -> dict[str, Tensor]:
-    named = ((name, getattr(value, name)) for name in value.__dataclass_fields__)  # type: ignore[attr-defined]
-    return {name: x for name, x in named if isinstance(x, Tensor)}
+    fast = _mixed(state.fast, memory.initial_state(1).fast, fresh)
+    return _restarted(replace(state, fast=fast), fresh)
 
 
 def _fwpkm(state: FwPKMState, memory: FwPKM, fresh: Tensor) -> FwPKMState:
-    keys = _mixed(state.keys, memory.initial_keys.detach(), fresh)
+    keys = _mixed(state.keys, memory.initial_keys, fresh)
     store = state.table.store
     index = store.index.masked_fill(fresh[:, None], -1)
     table = Overlay(store.replaced(index, store.rows).compacted())
@@ -101,16 +92,33 @@ def _fwpkm(state: FwPKMState, memory: FwPKM, fresh: Tensor) -> FwPKMState:
     return _restarted(replace(state, keys=keys, key_squares=squares, table=table), fresh)
 
 
-def _mixed(old: Tensor, initial: Tensor, fresh: Tensor) -> Tensor:
-    initial = initial.full_tensor() if isinstance(initial, DTensor) else initial
-    return torch.where(fresh.view(-1, *(1,) * (old.ndim - 1)), initial.detach(), old)
+def _zeroed(x: Tensor, fresh: Tensor) -> Tensor:
+    return x.masked_fill(_column(fresh, x), 0)
 
 
-def _restarted(state: F, fresh: Tensor) -> F:
+def _mixed(old: T, initial: T, fresh: Tensor) -> T:
+    """Take the fresh streams' numbers from `initial`, in a tree of dataclasses and tuples alike."""
+    if isinstance(old, Tensor):
+        new = initial.full_tensor() if isinstance(initial, DTensor) else initial
+        return torch.where(_column(fresh, old), new.detach(), old)  # type: ignore[attr-defined,return-value]
+    if isinstance(old, tuple):
+        assert isinstance(initial, tuple)
+        pairs = zip(old, initial, strict=True)
+        return tuple(_mixed(x, y, fresh) for x, y in pairs)  # type: ignore[return-value]
+    if is_dataclass(old) and not isinstance(old, type):
+        names = [f.name for f in fields(old)]
+        return replace(old, **{n: _mixed(getattr(old, n), getattr(initial, n), fresh) for n in names})
+    return old
+
+
+def _column(fresh: Tensor, like: Tensor) -> Tensor:
+    return fresh.view(-1, *(1,) * (like.ndim - 1))
+
+
+def _restarted(state: W, fresh: Tensor) -> W:
     """Let no token of the fresh streams wait, nor have been seen."""
     new = fresh.tolist()
     counts = [0 if b else n for b, n in zip(new, state.waiting.counts, strict=True)]
-    held = max(counts)
-    waiting = Waiting.of(state.waiting.packed[:, :held].clone(), counts)
+    waiting = Waiting.of(state.waiting.packed[:, : max(counts)].clone(), counts)
     seen = tuple(0 if b else n for b, n in zip(new, state.tokens_seen, strict=True))
     return replace(state, waiting=waiting, tokens_seen=seen)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fwpkm.bench.machine import describe_machine
-from fwpkm.recipe import Recipe
+from fwpkm.recipe import Recipe, read_recipe
 from fwpkm.train.durable import remove_unfinished, write_json, write_text
 
 METRICS = "metrics.jsonl"
@@ -50,6 +50,22 @@ class RunFolder:
     def holds_run(self) -> bool:
         """Whether a run was begun here."""
         return (self.path / "recipe.toml").exists()
+
+    def check_same_model(self, recipe: Recipe) -> None:
+        """Refuse to go on with another model.
+
+        Raises:
+            ValueError: With all fields that differ.
+        """
+        before = read_recipe(self.path / "recipe.toml").model.to_dict()
+        now = recipe.model.to_dict()
+        names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
+        if names:
+            changes = "; ".join(f"{n} was {before.get(n)!r} and is {now.get(n)!r}" for n in names)
+            raise ValueError(
+                f"train: the run in {self.path} is of another model: {changes}. Resume with its own recipe, "
+                f"{self.path / 'recipe.toml'}, or choose another --out"
+            )
 
     def resume(self, recipe: Recipe, step: int) -> None:
         """Clear away what a stopped writer left, and all metrics after `step`."""
