@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fwpkm.cli import bench, convert, demo, train
+from fwpkm.cli import bench, convert, data, demo, train
 
 _COMMANDS = {"bench": bench, "convert": convert, "data": data, "demo": demo, "train": train}
 
