@@ -183,7 +183,7 @@ def test_half_precision_keeps_memories_in_single(system, tmp_path):
     assert half.decoder.embed.weight.dtype == torch.bfloat16
     for block in half.decoder.blocks:
         if block.memory is not None:
-            exact = [x for name, x in block.memory.named_buffers() if "initial" in name]
+            exact = [x for name, x in block.memory.named_buffers() if "initial" in name or "temp" in name]
             exact += [x for name, x in block.memory.named_parameters() if "initial" in name or "temp" in name]
             assert {x.dtype for x in exact} == {torch.float32}
     expected = copy.deepcopy(model).to(torch.bfloat16)(x).logits

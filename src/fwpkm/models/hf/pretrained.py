@@ -37,7 +37,6 @@ class FwPKMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["Block"]  # noqa: RUF012 (as transformers declares it)
     _supports_sdpa = True
-    _keep_in_fp32_modules_strict = ["memory.initial_*", "memory.log_temperature"]  # noqa: RUF012
 
     def __init__(self, config: FwPKMHFConfig, decoder: Decoder | None = None) -> None:
         super().__init__(config)
@@ -45,6 +44,7 @@ class FwPKMPreTrainedModel(PreTrainedModel):
             name = type(self).__name__
             raise ValueError(f"{name}: decoder was not built from config; use {name}.from_decoder(decoder)")
         self.decoder = Decoder(config.decoder_config) if decoder is None else decoder
+        self._keep_in_fp32_modules_strict = _exact_names(self)
         if not next(self.parameters()).is_meta:
             for module in self.modules():  # the decoder has drawn them all
                 module._is_hf_initialized = True  # type: ignore[assignment]
@@ -157,6 +157,11 @@ class FwPKMPreTrainedModel(PreTrainedModel):
         self.decoder.gradient_checkpointing = enable
 
 
+def _exact_names(model: nn.Module) -> set[str]:
+    """Name what a fresh memory starts from, which layers keep in float32 whatever the model is converted to."""
+    return {n for n in model.state_dict() if ".memory.initial_" in n or n.endswith(".memory.log_temperature")}
+
+
 def _misfits(info: Mapping[str, Any]) -> list[str]:
     """Say what transformers' loading report finds wrong, everything by name."""
     shapes = [
@@ -177,7 +182,11 @@ def _restore_initial(memory: FwPKM) -> None:
     tensors = {name: x for name in names if (x := getattr(memory, name)) is not None}
     loaded = {n: x.clone() for n, x in tensors.items() if getattr(x, "_is_hf_initialized", False)}
     memory.reset_initial()
-    memory.log_temperature.fill_(math.log(memory.config.temperature))
+    if "log_temperature" not in loaded:  # it was made in the model's precision, which may be half
+        temperature = memory.initial_keys.new_tensor(math.log(memory.config.temperature))
+        if isinstance(memory.log_temperature, nn.Parameter):
+            temperature = nn.Parameter(temperature)
+        memory.log_temperature = temperature
     for name, x in loaded.items():
         getattr(memory, name).copy_(x)
 
