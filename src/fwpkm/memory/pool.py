@@ -6,7 +6,7 @@ its written rows in a pool of rows, exact or narrowed, and a list of their slots
 
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -190,8 +190,7 @@ def _map_memories(value: Any, fn: Callable[[FwPKMState], FwPKMState]) -> Any:
         return fn(value)
     if isinstance(value, tuple):
         return tuple(_map_memories(item, fn) for item in value)
-    if not isinstance(value, State) or not is_dataclass(value):
-        return value
-    return replace(
-        value, **{f.name: _map_memories(getattr(value, f.name), fn) for f in fields(value) if f.init}
-    )
+    if isinstance(value, State):
+        state: Any = value
+        return replace(state, **{f.name: _map_memories(getattr(state, f.name), fn) for f in fields(state)})
+    return value

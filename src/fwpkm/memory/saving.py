@@ -94,7 +94,7 @@ def load_state(
             f"{where}: was made by another model; {'; '.join(differences)}. Load the model that made it, or read "
             "the document again with this one."
         )
-    bases = {path: _base(module, path) for path in overlay_paths(file.header["tree"])}
+    bases = {node["path"]: _base(module, node["path"]) for node in overlay_nodes(file.header["tree"])}
     state = decode_file(file, classes, bases=bases, device=next(module.parameters()).device)
     return state, dict(file.header["extra"])
 
@@ -118,16 +118,16 @@ def decode_file(
         raise ValueError(f"memory file: its header describes no state: {error}") from error
 
 
-def overlay_paths(node: Any) -> Iterator[str]:
-    """List the tables in a file's tree."""
+def overlay_nodes(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Walk through the tables in a file's tree."""
     if isinstance(node, Mapping):
         if "overlay" in node:
-            yield node["overlay"]["path"]
+            yield node["overlay"]
         for inner in node.values():
-            yield from overlay_paths(inner)
+            yield from overlay_nodes(inner)
     elif isinstance(node, list):
         for inner in node:
-            yield from overlay_paths(inner)
+            yield from overlay_nodes(inner)
 
 
 def _base(module: nn.Module, path: str) -> Tensor | None:
