@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fwpkm.cli import bench, convert, data, demo, train
+from fwpkm.cli import bench, convert, data, demo, info, train
 
-_COMMANDS = {"bench": bench, "convert": convert, "data": data, "demo": demo, "train": train}
+_COMMANDS = {"bench": bench, "convert": convert, "data": data, "demo": demo, "info": info, "train": train}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
