@@ -7,18 +7,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from fwpkm.data.books_folder import BookEntry, read_books
 from fwpkm.data.files import read_json, write_json
 from fwpkm.data.shards.corpus import TokenCorpus, open_corpus
 from fwpkm.data.shards.manifest import FILE, Manifest, SourceEntry, TokenizerEntry, manifest_to_json
 from fwpkm.data.shards.pieces import Piece, plan_units
-from fwpkm.data.shards.unit import BuildOptions, UnitResult, UnitWriter, result_file, token_dtype
+from fwpkm.data.shards.unit import BuildOptions, UnitResult, UnitWriter, result_file, token_dtype, unit_key
 from fwpkm.data.tokenizer import Tokenizer
-from fwpkm.nested import from_mapping, to_mapping
+from fwpkm.nested import from_mapping
 
-_PLAN = "plan.json"
+Unit = tuple[Piece, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +66,11 @@ def build_corpus(
     books = read_books(inputs)
     held = tuple(name for name, book in books.items() if book.split == "held_out")
     options = replace(options, held_out_names=(*options.held_out_names, *held))
-    units = plan_units(inputs)
+    units = dict(enumerate(plan_units(inputs)))
     building = out.with_name(out.name + ".building")
     try:
-        _begin(building, tokenizer, options, units)
-        results = _run(building, options, units, workers, progress)
+        _begin(building, tokenizer)
+        results = _run(building, options, units, tokenizer, workers, progress)
         return _finish(building, out, tokenizer, results, books)
     except OSError as error:
         raise OSError(
@@ -82,56 +81,31 @@ def build_corpus(
         ) from error
 
 
-def _begin(
-    building: Path, tokenizer: Tokenizer, options: BuildOptions, units: tuple[tuple[Piece, ...], ...]
-) -> None:
-    """Make the directory, or make sure that the one there was begun by the same call."""
-    plan = _describe(tokenizer, options, units)
-    if (building / _PLAN).is_file():
-        if (old := read_json(building / _PLAN)) != plan:
-            differ = ", ".join(key for key in plan if old.get(key) != plan[key])
-            raise ValueError(
-                f"{building}: an unfinished build lies here whose {differ} differ from this one's; delete it, or go "
-                "on with what it was begun with"
-            )
-        return
-    building.mkdir(parents=True, exist_ok=True)
-    (building / "tokenizer").mkdir(exist_ok=True)
+def _begin(building: Path, tokenizer: Tokenizer) -> None:
+    (building / "tokenizer").mkdir(parents=True, exist_ok=True)
     tokenizer.save(building / "tokenizer")
-    write_json(building / _PLAN, plan)
-
-
-def _describe(
-    tokenizer: Tokenizer, options: BuildOptions, units: tuple[tuple[Piece, ...], ...]
-) -> dict[str, Any]:
-    pieces = [[to_mapping(piece) for piece in unit] for unit in units]
-    changed = {p.path: os.stat(p.path).st_mtime_ns for unit in units for p in unit if os.path.exists(p.path)}
-    return {
-        "tokenizer": tokenizer.fingerprint,
-        "options": to_mapping(options),
-        "inputs": pieces,
-        "times of change": changed,
-    }
 
 
 def _run(
     building: Path,
     options: BuildOptions,
-    units: tuple[tuple[Piece, ...], ...],
+    units: dict[int, Unit],
+    tokenizer: Tokenizer,
     workers: int,
     progress: Callable[[Progress], None],
 ) -> list[UnitResult]:
     """Do all units that have no result yet; return the results of all, in order."""
     results: dict[int, UnitResult] = {}
-    for number in range(len(units)):
-        if result_file(building, number).is_file():
-            results[number] = from_mapping(UnitResult, read_json(result_file(building, number)))
-    open_units = [(number, unit) for number, unit in enumerate(units) if number not in results]
+    for number, unit in units.items():
+        file = result_file(building, number, unit_key(unit, tokenizer, options))
+        if file.is_file():
+            results[number] = from_mapping(UnitResult, read_json(file))
     progress(_progress(results, len(units)))
-    for number, result in _work(building, options, open_units, min(workers, max(len(open_units), 1))):
+    missing = {number: unit for number, unit in units.items() if number not in results}
+    for number, result in _work(building, options, missing, min(workers, max(len(missing), 1))):
         results[number] = result
         progress(_progress(results, len(units)))
-    return [results[number] for number in range(len(units))]
+    return [results[number] for number in units]
 
 
 def _progress(results: dict[int, UnitResult], num_units: int) -> Progress:
@@ -145,18 +119,18 @@ def _progress(results: dict[int, UnitResult], num_units: int) -> Progress:
 
 
 def _work(
-    building: Path, options: BuildOptions, units: list[tuple[int, tuple[Piece, ...]]], workers: int
+    building: Path, options: BuildOptions, units: dict[int, Unit], workers: int
 ) -> Iterator[tuple[int, UnitResult]]:
     if workers == 1:
         writer = UnitWriter(building, options)
-        yield from ((number, writer.write(number, unit)) for number, unit in units)
+        yield from ((number, writer.write(number, unit)) for number, unit in units.items())
         return
     # Spawned, not forked: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(building, options)
     )
     try:
-        futures = {pool.submit(_write_unit, number, unit): number for number, unit in units}
+        futures = {pool.submit(_write_unit, number, unit): number for number, unit in units.items()}
         yield from _as_they_come(futures)
     except BrokenProcessPool as error:
         raise RuntimeError(
@@ -184,7 +158,7 @@ def _start_worker(building: Path, options: BuildOptions) -> None:
     _writer = UnitWriter(building, options)
 
 
-def _write_unit(number: int, unit: tuple[Piece, ...]) -> UnitResult:
+def _write_unit(number: int, unit: Unit) -> UnitResult:
     assert _writer is not None, "the pool starts its workers with _start_worker"
     return _writer.write(number, unit)
 
@@ -208,11 +182,19 @@ def _finish(
     if not manifest.shards:
         raise ValueError(f"{out}: all {manifest.num_empty} documents are empty; there is nothing to build")
     write_json(building / FILE, manifest_to_json(manifest))
-    for number in range(len(results)):
-        result_file(building, number).unlink(missing_ok=True)
-    (building / _PLAN).unlink()
+    open_corpus(building)
+    _sweep(building, manifest)
     os.rename(building, out)
     return open_corpus(out)
+
+
+def _sweep(building: Path, manifest: Manifest) -> None:
+    """Delete what building has left that is no part of the corpus."""
+    endings = ("tokens.npy", "offsets.npy", "names.json")
+    keep = {FILE, *(f"{shard.stem}.{ending}" for shard in manifest.shards for ending in endings)}
+    for file in building.iterdir():
+        if file.is_file() and file.name not in keep:
+            file.unlink()
 
 
 def _named(source: SourceEntry, books: dict[str, BookEntry]) -> SourceEntry:

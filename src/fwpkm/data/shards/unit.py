@@ -1,6 +1,8 @@
 """One unit of work: read its pieces, encode them, write its shards. Runs in a process of its own."""
 
 import hashlib
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -14,6 +16,7 @@ from fwpkm.data.shards.manifest import ShardEntry, SourceEntry
 from fwpkm.data.shards.pieces import Piece
 from fwpkm.data.shards.read import Document, piece_hash_path, read_piece
 from fwpkm.data.tokenizer import Tokenizer, load_tokenizer
+from fwpkm.data.tokenizer.protocol import fingerprint_of
 from fwpkm.nested import to_mapping
 
 _BATCH_CHARACTERS = 1 << 20
@@ -86,6 +89,8 @@ class UnitWriter:
 
     def write(self, number: int, pieces: tuple[Piece, ...]) -> UnitResult:
         """Write the shards of unit `number`, and last of all its result, which says that they are whole."""
+        for stale in self.directory.glob(f"unit-{number:05d}-*.json"):
+            stale.unlink()  # its shards have the names of those that are written now
         open_shards = {"train": _Shard(), "held_out": _Shard()}
         entries: list[ShardEntry] = []
         num_empty = 0
@@ -104,7 +109,8 @@ class UnitWriter:
                 entries.append(self._flush(number, len(entries), split, shard))
         sources = tuple(self._source(piece) for piece in pieces if piece.is_first)
         result = UnitResult(shards=tuple(entries), sources=sources, num_empty=num_empty)
-        write_json(result_file(self.directory, number), to_mapping(result))
+        key = unit_key(pieces, self.tokenizer, self.options)
+        write_json(result_file(self.directory, number, key), to_mapping(result))
         return result
 
     def _encode(self, documents: list[Document], piece: Piece) -> list[Int[np.ndarray, " _"]]:
@@ -150,9 +156,16 @@ class UnitWriter:
         )
 
 
-def result_file(directory: Path, number: int) -> Path:
-    """Say where the result of unit `number` is written."""
-    return directory / f"unit-{number:05d}.json"
+def unit_key(pieces: tuple[Piece, ...], tokenizer: Tokenizer, options: BuildOptions) -> str:
+    """Hash all that decides a unit's shards: a result under this key need not be made again."""
+    changed = [os.stat(p.path).st_mtime_ns for p in pieces if os.path.exists(p.path)]
+    decides = [[to_mapping(p) for p in pieces], changed, tokenizer.fingerprint, to_mapping(options)]
+    return fingerprint_of(json.dumps(decides).encode())
+
+
+def result_file(directory: Path, number: int, key: str) -> Path:
+    """Say where the result of a unit is written."""
+    return directory / f"unit-{number:05d}-{key}.json"
 
 
 def _batches(piece: Piece, text_field: str) -> Iterator[list[Document]]:

@@ -1,0 +1,88 @@
+"""Recall tasks among training sequences."""
+
+import functools
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fwpkm.data.books import novel_documents
+from fwpkm.data.haystack import ProseHaystack
+from fwpkm.data.recall import RecallConfig, RecallSequences
+from fwpkm.data.sequences import PackedSequences
+from fwpkm.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+
+LENGTH = 600
+FACT = re.compile(r"The secret number for ID-([a-z0-9]{4}) is (\d{6})\.")
+
+
+@functools.cache
+def parts(kind: str) -> tuple[Tokenizer, PackedSequences, ProseHaystack]:
+    tokenizer = load_tokenizer(kind)
+    train, _ = novel_documents(tokenizer)
+    return tokenizer, PackedSequences(train, seq_len=LENGTH), ProseHaystack(train)
+
+
+def recall(kind: str = "bytes", seed: int = 0, **config) -> RecallSequences:
+    tokenizer, plain, haystack = parts(kind)
+    return RecallSequences(plain, haystack, tokenizer, RecallConfig(**config), seed=seed)
+
+
+@functools.cache
+def all_tasks(kind: str) -> RecallSequences:
+    return recall(kind, rate=1.0, text_weight=0.0, answer_weight=3.0)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "mistral"])
+@given(index=st.integers(0, 10**9))
+def test_every_question_repeats_a_fact_and_only_answers_are_weighted(kind: str, index: int) -> None:
+    tokenizer, source = parts(kind)[0], all_tasks(kind)
+    made = source.sequence(index)
+    assert len(made.tokens) == LENGTH + 1
+    assert made.weights is not None
+    assert set(made.weights.tolist()) == {0.0, 3.0}
+    said = FACT.findall(tokenizer.decode(made.tokens))
+    facts, answers = said[: len(said) // 2], said[len(said) // 2 :]
+    assert 1 <= len(facts) <= 5
+    assert sorted(facts) == sorted(answers)
+    weighted = tokenizer.decode(made.tokens[1:][made.weights > 0])
+    assert "".join(weighted.split()) == "".join(value for _, value in answers)
+
+
+def test_rate_is_the_share_of_sequences_with_a_task() -> None:
+    source = recall(rate=0.3)
+    tasks = sum(source.sequence(i).weights is not None for i in range(400))
+    assert abs(tasks - 120) < 4 * np.sqrt(400 * 0.3 * 0.7)
+
+
+def test_sequences_without_a_task_are_the_plain_ones() -> None:
+    source = recall(rate=0.0)
+    assert source.sequence(7).tokens.tolist() == parts("bytes")[1].sequence(7).tokens.tolist()
+
+
+def test_fewer_questions_than_facts_are_asked_when_told_so() -> None:
+    source = recall(rate=1.0, min_needles=4, max_needles=4, num_questions=1)
+    assert len(FACT.findall(ByteTokenizer().decode(source.sequence(3).tokens))) == 5
+    asked = {FACT.findall(ByteTokenizer().decode(source.sequence(i).tokens)).index(
+        FACT.findall(ByteTokenizer().decode(source.sequence(i).tokens))[-1]) for i in range(40)}  # fmt: skip
+    assert asked == {0, 1, 2, 3}
+
+
+def test_equal_numbers_give_equal_sequences_and_seeds_differ() -> None:
+    assert recall(rate=1.0).sequence(5).tokens.tolist() == recall(rate=1.0).sequence(5).tokens.tolist()
+    assert (
+        recall(rate=1.0).sequence(5).tokens.tolist() != recall(seed=1, rate=1.0).sequence(5).tokens.tolist()
+    )
+
+
+@pytest.mark.parametrize(("config", "message"), [
+    ({"rate": 1.5, "answer_weight": -1.0}, r"rate must be in \[0, 1\], got 1.5; answer_weight must not be negative"),
+    ({"min_needles": 3, "max_needles": 2}, "got 3 and 2"),
+    ({"num_questions": 0}, "num_questions must be at least 1"),
+    ({"max_needles": 8}, r"max_needles=8 with questions takes 656 tokens, got seq_len=600"),
+])  # fmt: skip
+def test_mixtures_that_cannot_be_are_refused(config: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recall(**config)

@@ -1,0 +1,180 @@
+"""Tokenizers give back exactly what they were given."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fwpkm.data.books import load_novel
+from fwpkm.data.tokenizer import (
+    ByteTokenizer,
+    HuggingFaceTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    train_bpe,
+)
+from fwpkm.data.tokenizer.mistral import load_mistral
+
+KINDS = ("bytes", "bpe", "mistral")
+ANY_VALID = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+NASTY = st.lists(
+    st.sampled_from(
+        ["\u2581", "\ue000", " ", "  ", "\n", "\r\n", "\t", "\0", "</s>", "<s>", "<pad>", "<0x0A>", "é", "e\u0301",
+         "\u3000", "\u200b", "\ufeff", "😀", "👩‍👩‍👧", "ID-a1b2 is 123456.", "ﬁ", "\x7f", "don't", "the"]
+    ),
+    max_size=8,
+).map("".join)  # fmt: skip
+
+
+@functools.cache
+def tokenizer(kind: str) -> Tokenizer:
+    return train_bpe([load_novel()[:60_000]], vocab_size=600) if kind == "bpe" else load_tokenizer(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=ANY_VALID | NASTY)
+def test_every_valid_text_comes_back(kind: str, text: str) -> None:
+    ids = tokenizer(kind).encode(text)
+    assert ids.dtype == np.int64
+    assert tokenizer(kind).decode(ids) == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=ANY_VALID | NASTY, data=st.data())
+def test_a_text_cut_anywhere_and_encoded_in_pieces_comes_back(
+    kind: str, text: str, data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(text)))
+    pieces = [tokenizer(kind).encode(text[:cut]), tokenizer(kind).encode(text[cut:], continuing=cut > 0)]
+    assert tokenizer(kind).decode(np.concatenate(pieces)) == text
+
+
+@given(text=st.text(st.characters(), max_size=30))
+def test_bytes_carry_even_lone_surrogates(text: str) -> None:
+    assert ByteTokenizer().decode(ByteTokenizer().encode(text)) == text
+
+
+@pytest.mark.parametrize("kind", ["bpe", "mistral"])
+def test_others_refuse_a_lone_surrogate_and_say_where(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"valid Unicode.*character 2.*bytes"):
+        tokenizer(kind).encode("ab\ud800c")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(texts=st.lists(NASTY, max_size=4))
+def test_many_texts_are_encoded_as_one_by_one(kind: str, texts: list[str]) -> None:
+    together = tokenizer(kind).encode_many(texts)
+    assert [ids.tolist() for ids in together] == [tokenizer(kind).encode(text).tolist() for text in texts]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_tokens_are_never_made_from_text_and_leave_no_trace(kind: str) -> None:
+    t = tokenizer(kind)
+    special = [i for i in (t.bos_id, t.eos_id, t.pad_id) if i is not None]
+    assert not np.isin(t.encode("<s> a </s> <pad>"), special).any()
+    assert t.decode(special) == ""
+    assert all(0 <= i < t.vocab_size for i in special)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_texts_of_tokens_inside_a_text_join_to_it(kind: str) -> None:
+    t = tokenizer(kind)
+    ids = t.encode(" The number, for  ID-a1b2 is 123456.\nYes", continuing=True)
+    assert "".join(t.token_text(int(i)) for i in ids) == " The number, for  ID-a1b2 is 123456.\nYes"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_number_is_spelt_digit_by_digit(kind: str) -> None:
+    t = tokenizer(kind)
+    texts = [t.token_text(int(i)).strip() for i in t.encode(" is 904417.", continuing=True)]
+    assert [text for text in texts if text.isdigit()] == list("904417")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_tokenizer_is_the_same_when_loaded(kind: str, tmp_path: Path) -> None:
+    t = tokenizer(kind)
+    t.save(tmp_path)
+    again = load_tokenizer(str(tmp_path))
+    text = load_novel()[5000:6000]
+    assert again.fingerprint == t.fingerprint
+    assert (again.vocab_size, again.bos_id, again.eos_id, again.pad_id) == (
+        t.vocab_size,
+        t.bos_id,
+        t.eos_id,
+        t.pad_id,
+    )
+    assert again.encode(text).tolist() == t.encode(text).tolist()
+
+
+def test_other_merges_have_another_fingerprint() -> None:
+    fingerprints = {train_bpe([load_novel()[:n]], vocab_size=300).fingerprint for n in (10_000, 20_000)}
+    assert len(fingerprints | {tokenizer(kind).fingerprint for kind in KINDS}) == 5
+
+
+def test_broken_utf8_decodes_to_the_replacement_character() -> None:
+    assert ByteTokenizer().decode([0xC3, 65]) == "\ufffdA"
+
+
+def test_mistral_has_the_papers_vocabulary() -> None:
+    t = tokenizer("mistral")
+    assert (t.vocab_size, t.bos_id, t.eos_id, t.pad_id) == (32_000, 1, 2, None)
+    assert [t.token_text(int(i)) for i in t.encode("the secret")] == [" the", " secret"]
+
+
+def test_bpe_needs_room_for_the_bytes() -> None:
+    with pytest.raises(ValueError, match="at least 259, got 258"):
+        train_bpe(["a"], vocab_size=258)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'mistral'"):
+        load_tokenizer("mistrall")
+
+
+def test_a_directory_without_a_tokenizer_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must hold tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer\.json: this must be a Hugging Face tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def _lower_casing(directory: Path) -> None:
+    """Save a tokenizer that loses capitals."""
+    raw = json.loads(tokenizer("bpe")._backend.to_str())  # type: ignore[attr-defined]
+    raw["normalizer"] = {"type": "Lowercase"}
+    (directory / "tokenizer.json").write_text(json.dumps(raw))
+
+
+def test_a_tokenizer_that_loses_text_is_taken_only_when_told_so(tmp_path: Path) -> None:
+    _lower_casing(tmp_path)
+    with pytest.raises(ValueError, match="--allow-lossy"):
+        load_tokenizer(tmp_path)
+    lossy = load_tokenizer(tmp_path, allow_lossy=True)
+    assert isinstance(lossy, HuggingFaceTokenizer)
+    assert not lossy.lossless
+    assert lossy.decode(lossy.encode("Ab")) == "ab"
+
+
+def test_a_hugging_face_folder_names_its_own_special_tokens(tmp_path: Path) -> None:
+    tokenizer("bpe").save(tmp_path)
+    (tmp_path / "fwpkm_tokenizer.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<s>"}}))
+    assert load_tokenizer(tmp_path).eos_id == tokenizer("bpe").bos_id
+
+
+def test_a_missing_mistral_common_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"pip install 'fwpkm\[data\]'"):
+        load_mistral()
+
+
+def test_the_space_mark_of_sentencepiece_is_no_space() -> None:
+    t = tokenizer("mistral")
+    assert isinstance(t, SentencePieceTokenizer)
+    assert t.encode("a\u2581b").tolist() != t.encode("a b").tolist()
