@@ -14,6 +14,8 @@ from fwpkm.testing.accuracy import assert_all_accurate, rounding_noise
 from fwpkm.testing.inputs import make_core_inputs
 from fwpkm.testing.states import assert_same_but_for_noise, assert_same_numbers, cut, in_pieces, make_state
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 fast_options = st.builds(
     CoreOptions,
     topk=st.integers(1, 3),

@@ -192,19 +192,27 @@ class OverlayEditor:
     def write(
         self,
         w: Float[Tensor, "M J"],
-        cells: Int[Tensor, "M J"],
+        cells: Int[Tensor, " R"],
+        number: Int[Tensor, "M J"],
         write_w: Float[Tensor, "M J"],
         target: Float[Tensor, "M Dv"],
     ) -> Float[Tensor, "M Dv"]:
-        """Read for one chunk's tokens, then write their rows; returns what was read."""
+        """Read for one chunk's tokens, then write their rows; returns what was read.
+
+        Args:
+            w: Read weights.
+            cells: The distinct cells that the tokens address.
+            number: Which of them each pair addresses.
+            write_w: Step sizes.
+            target: What the cells should have answered.
+        """
         row, new = self.store.claim(cells)
         if self._keep_log:
-            old = row.unique()
-            old = old[old < self._used]
-            self._log.append((old, self.store.rows[old]))
+            old = row[row < self._used]
+            self._log.append((old, self.store.copy_rows(old)))
             self._new.append(new)
-        count = [cells.shape[0]]
-        return memory_scan_(self.store.rows, row, w, write_w, target, count, count)
+        count = [number.shape[0]]
+        return memory_scan_(self.store.rows, row[number], w, write_w, target, count, count)
 
     def roll_back(self) -> None:
         """Take this editor's writes out again, wherever they broke off."""

@@ -92,9 +92,10 @@ def scan_in_place(
             rest = editor.store.read(w[m:], cells[m:])
             if m:
                 own = w[:m]
-                ids, rows = number_cells(cells, editor.store.index.numel())
-                step = _write_weights(x, (win,), options, own, _scale(x, rows, win, options, ids.shape[0]))
-                rest = torch.cat((editor.write(own, cells[:m], step, _target(x, win, options)), rest))
+                seen, rows = number_cells(cells, editor.store.index.numel())
+                step = _write_weights(x, (win,), options, own, _scale(x, rows, win, options, seen.shape[0]))
+                written = number_cells(cells[:m], editor.store.index.numel())
+                rest = torch.cat((editor.write(own, *written, step, _target(x, win, options)), rest))
             out.append(_first_answers(rest, win, B))
     return torch.cat(out, dim=1), replace(weights, keys=keys, table=editor.result)
 

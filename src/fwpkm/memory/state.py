@@ -15,6 +15,7 @@ from fwpkm.memory.saving import SaveReport, load_state, save_state
 from fwpkm.memory.tokens import Tokens
 from fwpkm.memory.waiting import Waiting
 from fwpkm.ops.addressing import address, key_squares
+from fwpkm.ops.answer import answer_tokens, can_answer
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import count_written
 from fwpkm.ops.core.weights import read_weights
@@ -281,6 +282,18 @@ class FwPKMState(State):
 
     def _read(self, x: Tokens) -> Tensor:
         """Return what tokens retrieve from the table as it stands."""
+        if can_answer(x.v):
+            store = self.table.store
+            return answer_tokens(
+                x.q,
+                self.keys,
+                self.key_squares,
+                store.base,
+                store.index,
+                store.rows,
+                self.temperature,
+                self.options,
+            )
         B, T, H, Dk = x.q.shape
         q = x.q.reshape(1, B * T, H, Dk) if self.is_shared else x.q
         score, slot, _ = address(

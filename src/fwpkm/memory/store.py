@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fwpkm.ops.answer import can_read, read_cells
+from fwpkm.ops.blocks import large_empty
 from fwpkm.ops.sparse import gathered_sum
 
 if TYPE_CHECKING:
@@ -116,6 +118,8 @@ class RowStore:
 
     def read(self, w: Float[Tensor, "M J"], cells: Int[Tensor, "M J"]) -> Float[Tensor, "M Dv"]:
         """Add up  sum_j w_j V[cell_j]."""
+        if can_read(w):
+            return read_cells(w, cells, self.base, self.index, self.rows)
         if not self.used:
             return self._read_base(w, cells)
         if w.numel() <= _FEW_ROWS:
@@ -138,29 +142,45 @@ class RowStore:
             return self.rows.new_zeros(w.shape[0], self.rows.shape[1])
         return gathered_sum(w, cells % self.index.shape[1], self.base)
 
-    def claim(self, cells: Int[Tensor, "M J"]) -> tuple[Int[Tensor, "M J"], Int[Tensor, " U"]]:
-        """Give every cell a row of its own, filled from the base where it had none.
+    def claim(self, cells: Int[Tensor, " R"]) -> tuple[Int[Tensor, " R"], Int[Tensor, " U"]]:
+        """Give distinct cells a row of their own, filled from the base where they had none.
 
         Returns:
             The rows, and the cells that had none before.
         """
         row = self.locate(cells)
-        new = cells[row < 0].unique()
+        missing = row < 0
+        new = cells[missing]
         if not new.shape[0]:
             return row, new
-        self._reserve(self.used + new.shape[0])
-        span = torch.arange(self.used, self.used + new.shape[0], device=new.device)
-        self.rows[self.used : self.used + new.shape[0]] = self.base_rows(new)
+        first, last = self.used, self.used + new.shape[0]
+        self._reserve(last)
+        if self.base is None:
+            self.rows[first:last] = 0
+        else:
+            torch.index_select(self.base, 0, new % self.index.shape[1], out=self.rows[first:last])
+        span = torch.arange(first, last, device=new.device)
         self.index.view(-1)[new] = span.to(torch.int32)
-        self.used += new.shape[0]
-        return self.locate(cells), new
+        self.used = last
+        row[missing] = span
+        return row, new
+
+    def copy_rows(self, row: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
+        """Copy some rows' present contents."""
+        out = large_empty((row.shape[0], self.rows.shape[1]), self.rows)
+        return torch.index_select(self.rows, 0, row, out=out)
 
     def _reserve(self, num_rows: int) -> None:
         capacity = self.rows.shape[0]
         if num_rows <= capacity:
             return
         # Rows that lost their cell to newer ones still count, so there can be more rows than cells.
-        room = max(num_rows, min(2 * capacity, self.index.numel()))
-        rows = self.rows.new_empty(room, self.rows.shape[1])
+        room = max(num_rows, min(self._growth * capacity, self.index.numel()))
+        rows = large_empty((room, self.rows.shape[1]), self.rows)
         rows[: self.used] = self.rows[: self.used]
         self.rows = rows
+
+    @property
+    def _growth(self) -> int:
+        """Spare room costs a CPU nothing before it is touched, but copying what there is does."""
+        return 8 if self.rows.device.type == "cpu" else 2

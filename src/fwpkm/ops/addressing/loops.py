@@ -63,20 +63,27 @@ def find_slots(first, last, part, near, squares, idw, s, i, best, slot, place):
     for token in range(first, last):
         a, h, m = token // (H * M), token // M % H, token % M
         for half in range(2):
-            values = s[a, half, h, m]
-            top(near[a, half, h, m], values, i[a, half, h, m])
-            if idw:
-                for j in range(k):
-                    distance = squares[a, half, h, m] - values[j]
-                    values[j] = -math.log(
-                        (distance if not distance < 0 else values.dtype.type(0)) + values.dtype.type(IDW_EPS)
-                    )
+            score_half(near[a, half, h, m], squares[a, half, h, m], idw, s[a, half, h, m], i[a, half, h, m])
         best_pairs(s[a, 0, h, m], s[a, 1, h, m], best[a, m, h], pair)
         for j in range(k):
             row, column = pair[j] // k, pair[j] % k
             place[a, 0, h, m, j] = row
             place[a, 1, h, m, j] = column
             slot[a, m, h, j] = i[a, 0, h, m, row] * n + i[a, 1, h, m, column]
+
+
+@jit
+@no_type_check
+def score_half(near, square, idw, values, ids):
+    """Find one half's best sub-keys and their scores, from  2 q . K - |K|^2  ("idw"), |q|^2 given, or  q . K."""
+    top(near, values, ids)
+    if not idw:
+        return
+    for j in range(values.shape[0]):
+        distance = square - values[j]
+        if distance < 0:
+            distance = values.dtype.type(0)
+        values[j] = -math.log(distance + values.dtype.type(IDW_EPS))
 
 
 @jit

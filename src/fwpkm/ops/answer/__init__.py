@@ -1,0 +1,84 @@
+"""Answer a few tokens in one compiled call, for decoding: address, weigh and read without a tensor in between.
+
+The definition is `fwpkm.ops.addressing` and `fwpkm.ops.core.weights`, which any number of tokens may use.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fwpkm.ops.backend import runs_compiled
+from fwpkm.ops.core.options import CoreOptions
+
+_MOST_TOKENS = 8
+"""Beyond it a matrix product finds the sub-keys faster."""
+_FEWEST_READS = 32
+"""Tokens whose reads are worth a thread."""
+
+
+def can_answer(v: Float[Tensor, "B T Dv"]) -> bool:
+    """Return whether `answer_tokens` is there for tokens like these, and the fastest way."""
+    few = v.shape[0] * v.shape[1] <= _MOST_TOKENS
+    return few and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and runs_compiled(v)
+
+
+def can_read(w: Float[Tensor, "M J"]) -> bool:
+    """Return whether `read_cells` is there for weights like these."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and runs_compiled(w)
+
+
+def answer_tokens(
+    q: Float[Tensor, "B T H Dk"],
+    keys: Float[Tensor, "S 2 H n half"],
+    squares: Float[Tensor, "S 2 H n"],
+    base: Float[Tensor, "N Dv"] | None,
+    index: Int[Tensor, "S N"],
+    rows: Float[Tensor, "R Dv"],
+    temperature: Float[Tensor, ""],
+    options: CoreOptions,
+) -> Float[Tensor, "B T Dv"]:
+    """Return what tokens retrieve; nothing is written.
+
+    Args:
+        q: Queries of B streams, each with a table of its own, or (S = 1) all with one.
+        keys: Sub-keys.
+        squares: `key_squares` of the keys.
+        base: Table under all streams' rows; None stands for zeros.
+        index: Row of each slot, -1 where the base holds.
+        rows: Written rows.
+        temperature: Divides slot scores.
+        options: The arithmetic.
+    """
+    from fwpkm.ops.answer.loops import WEIGHTS, answer
+    from fwpkm.ops.threads import array_of
+
+    out = rows.new_empty(*q.shape[:2], rows.shape[1])
+    if keys.stride(0) == 0:
+        keys, squares = keys[:1], squares[:1]  # fresh streams share theirs
+    arrays = [array_of(x) for x in (q, keys, squares, rows[:0] if base is None else base, index, rows)]
+    answer(
+        *arrays,
+        float(temperature),
+        options.topk,
+        options.score == "idw",
+        WEIGHTS[options.weights],
+        array_of(out),
+    )
+    return out
+
+
+def read_cells(
+    w: Float[Tensor, "M J"],
+    cells: Int[Tensor, "M J"],
+    base: Float[Tensor, "N Dv"] | None,
+    index: Int[Tensor, "S N"],
+    rows: Float[Tensor, "R Dv"],
+) -> Float[Tensor, "M Dv"]:
+    """Add up  sum_j w_j V[cell_j], cells numbered through all streams (stream * N + slot)."""
+    from fwpkm.ops.answer.loops import read
+    from fwpkm.ops.threads import run_spans, split_range
+
+    out = rows.new_empty(w.shape[0], rows.shape[1])
+    spans = split_range(w.shape[0], smallest=_FEWEST_READS)
+    run_spans(read, spans, w, cells, rows[:0] if base is None else base, index, rows, out)
+    return out
