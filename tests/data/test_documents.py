@@ -20,7 +20,7 @@ def in_shards(documents: list[list[int]], cuts: set[int]) -> TokenDocuments:
         if number in cuts and groups[-1]:
             groups.append([])
         groups[-1].append([*document, EOS])
-    tokens = [np.array(sum(group, []), np.uint16) for group in groups]
+    tokens = [np.array([token for d in group for token in d], np.uint16) for group in groups]
     offsets = [np.cumsum([0, *(len(d) for d in group)]) for group in groups]
     return TokenDocuments(tokens, offsets, eos_id=EOS)
 
