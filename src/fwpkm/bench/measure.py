@@ -65,6 +65,16 @@ def peak_extra_bytes(fn: Callable[[], object]) -> int | None:
     return max(0, _status_bytes("VmHWM") - before)
 
 
+def resident_bytes() -> int | None:
+    """Return the process's resident memory; None where Linux's /proc is not to be had."""
+    return _status_bytes("VmRSS") if Path("/proc/self/status").exists() else None
+
+
+def peak_bytes() -> int | None:
+    """Return the most that was ever resident of this process; None where Linux's /proc is not to be had."""
+    return _status_bytes("VmHWM") if Path("/proc/self/status").exists() else None
+
+
 def _status_bytes(field: str) -> int:
     found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found is not None, f"/proc/self/status has no {field}"

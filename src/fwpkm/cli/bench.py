@@ -2,20 +2,37 @@
 
 import argparse
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fwpkm.bench.layer import bench_layer
 from fwpkm.bench.machine import describe_machine
+from fwpkm.bench.model import MEASUREMENTS, RECIPE, bench_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("what", choices=["layer"], help="layer: the layer's core at the paper's size")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--tokens", type=int, default=2048, help="tokens of a training step")
-    parser.add_argument("--longest", type=int, default=131072, help="tokens to stream in inference")
-    parser.add_argument("--runs", type=int, default=15, help="measured runs of the fast form")
-    parser.add_argument("--dense-runs", type=int, default=2, help="measured runs of the dense form")
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    layer = kinds.add_parser("layer", help="the layer's core at the paper's size, against its dense form")
+    layer.add_argument("--tokens", type=int, default=2048, help="tokens of a training step")
+    layer.add_argument("--longest", type=int, default=131072, help="tokens to stream in inference")
+    layer.add_argument("--runs", type=int, default=15, help="measured runs of the fast form")
+    layer.add_argument("--dense-runs", type=int, default=2, help="measured runs of the dense form")
+    model = kinds.add_parser("model", help="a recipe's whole model: a training step, a long stream in pieces")
+    _add_model_arguments(model)
+    for kind in (layer, model):
+        kind.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", nargs="?", default=RECIPE, help=f"a file or a short name; {RECIPE}")
+    parser.add_argument("--set", dest="settings", metavar="NAME=VALUE", action="append", default=[])
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens of a training step")
+    parser.add_argument("--longest", type=int, default=131072, help="tokens to read in pieces")
+    parser.add_argument("--piece", type=int, default=2048, help="tokens of a piece")
+    parser.add_argument(
+        "--only", choices=MEASUREMENTS, nargs="+", default=list(MEASUREMENTS), help="what to measure"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,9 +41,7 @@ def run(options: argparse.Namespace) -> int:
     rows = []
     if not options.json:
         print("  ".join(f"{name}={value}" for name, value in machine.items()))
-    for row in bench_layer(
-        tokens=options.tokens, longest=options.longest, runs=options.runs, dense_runs=options.dense_runs
-    ):
+    for row in _rows(options):
         rows.append(row)
         if not options.json:
             print(_line(row), flush=True)
@@ -35,9 +50,23 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if options.what == "layer":
+        return bench_layer(
+            tokens=options.tokens, longest=options.longest, runs=options.runs, dense_runs=options.dense_runs
+        )
+    return bench_model(
+        recipe=options.recipe, settings=options.settings, tokens=options.tokens, longest=options.longest,
+        piece=options.piece, whats=options.only,
+    )  # fmt: skip
+
+
 def _line(row: dict[str, Any]) -> str:
-    cells = [
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in row.items()
-    ]
+    cells = [f"{name}={_cell(value)}" for name, value in row.items()]
     return f"{cells[0].removeprefix('what='):18s} " + "  ".join(cells[1:])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return ",".join(_cell(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else f"{value}"

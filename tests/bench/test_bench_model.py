@@ -1,0 +1,80 @@
+"""The measurements of whole models: they run, say what they did, and break off loudly."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+
+from fwpkm.bench.model import bench_model, measure_prefill, measure_training_step
+from fwpkm.cli.main import main
+from fwpkm.models.decoder import Decoder
+from fwpkm.testing.systems import make_system
+
+
+def make_model():
+    torch.manual_seed(0)
+    return Decoder(make_system("mixed", fwpkm={"num_subkeys": 8, "key_dim": 8, "value_dim": 12, "topk": 3}))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_measured_step_trains(checkpointing):
+    model = make_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    row = measure_training_step(model, 24, checkpointing=checkpointing)
+    assert row["losses"][1] < row["losses"][0]
+    assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert model.gradient_checkpointing == checkpointing
+    assert row["peak_bytes"] is None or row["peak_bytes"] > 0
+
+
+def test_checkpointing_changes_no_loss():
+    rows = [measure_training_step(make_model(), 24, checkpointing=flag) for flag in (False, True)]
+    assert rows[0]["losses"] == pytest.approx(rows[1]["losses"], rel=1e-4)
+
+
+def test_a_stream_is_read_to_its_end_in_pieces():
+    model = make_model()
+    rows = list(measure_prefill(model, 75, 10))
+    assert [row["tokens"] for row in rows] == [10, 20, 40, 75]
+    torch.manual_seed(0)
+    ids = torch.randint(40, (1, 75))
+    with torch.no_grad():
+        assert rows[-1]["state_bytes"] <= model(ids).cache.num_bytes * 2
+    assert rows[-1]["state_bytes"] > rows[0]["state_bytes"]
+
+
+def test_the_command_measures_in_a_process_of_its_own(capsys):
+    command = [
+        "bench",
+        "model",
+        "small/gdn",
+        "--only",
+        "prefill",
+        "--longest",
+        "64",
+        "--piece",
+        "32",
+        "--json",
+    ]
+    assert main([*command, "--set", "model.num_layers=1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["tokens"] for row in found["rows"]] == [32, 64]
+    assert found["machine"]["torch"] == torch.__version__
+    assert {row["recipe"] for row in found["rows"]} == {"small/gdn"}
+    assert found["rows"][1]["state_bytes"] == found["rows"][0]["state_bytes"]  # of recurrences alone
+
+
+def test_what_cannot_be_measured_is_refused_before_it_starts(capsys):
+    assert main(["bench", "model", "small/gdn", "--piece", "0"]) == 2
+    assert "piece must be at least 1, got piece=0" in capsys.readouterr().err
+    assert main(["bench", "model", "small/gdm"]) == 2
+    assert "did you mean 'small/gdn'" in capsys.readouterr().err
+
+
+def test_a_measurement_that_breaks_off_says_so(monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    sizes = {"tokens": 8, "longest": 8, "piece": 8}
+    with pytest.raises(RuntimeError, match="measuring 'train' broke off with exit code 1"):
+        list(bench_model(recipe="small/gdn", settings=(), whats=["train"], **sizes))
