@@ -4,9 +4,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fwpkm.cli import bench, convert, data, demo, info, train
+from fwpkm.cli import ask, bench, convert, data, demo, info, memory, read, train
 
-_COMMANDS = {"bench": bench, "convert": convert, "data": data, "demo": demo, "info": info, "train": train}
+_COMMANDS = {
+    "ask": ask,
+    "bench": bench,
+    "convert": convert,
+    "data": data,
+    "demo": demo,
+    "info": info,
+    "memory": memory,
+    "read": read,
+    "train": train,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -124,7 +124,7 @@ class ProductKeyMemory(nn.Module):
             self.values,
             sparse_grad=self.config.sparse_grad,
         )
-        found = found.view(*x.shape[:-1], -1).to(x.dtype)
+        found = found.view(*x.shape[:-1], found.shape[-1]).to(x.dtype)
         if self.gate_proj is not None:
             found = found * F.silu(self.gate_proj(x))
         return (found if self.value_proj is None else self.value_proj(found)).to(x.dtype)

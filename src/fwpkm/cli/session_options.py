@@ -1,0 +1,47 @@
+"""What commands that hold a session have in common: finding the model, and showing progress."""
+
+import sys
+import time
+from pathlib import Path
+
+from fwpkm.data.tokenizer import Tokenizer, load_tokenizer
+from fwpkm.models.decoder import Decoder
+from fwpkm.models.files import load_model
+
+
+def load_reader(folder: str, device: str) -> tuple[Decoder, Tokenizer]:
+    """Load the model and the tokenizer of a folder that `fwpkm train` exported.
+
+    Raises:
+        ValueError: If something in the folder is damaged, or there is no tokenizer.
+        FileNotFoundError: If the folder holds no model.
+    """
+    model = load_model(folder, device)
+    if not any((Path(folder) / name).is_file() for name in ("fwpkm_tokenizer.json", "tokenizer.json")):
+        raise ValueError(
+            f"{folder}: holds no tokenizer; save the one that the model was trained with beside it"
+        )
+    return model, load_tokenizer(folder)
+
+
+class ProgressLine:
+    """Shows on the terminal how far a reading is, and nothing where the output goes elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._start = what, time.monotonic()
+        self._live = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show `done` of `total` tokens."""
+        if not self._live:
+            return
+        filled = 30 * done // max(total, 1)
+        rate = done / max(time.monotonic() - self._start, 1e-9)
+        bar = "=" * filled + " " * (30 - filled)
+        end = "\n" if done >= total else ""
+        print(
+            f"\r{self._what} [{bar}] {done}/{total} tokens, {rate:.0f}/s",
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )
