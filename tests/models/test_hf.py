@@ -3,30 +3,21 @@
 import copy
 import importlib
 import json
+import pickle
 import sys
 
 import pytest
 import torch
 
-from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
 from fwpkm.testing.systems import SYSTEMS, make_system
 
 transformers = pytest.importorskip("transformers")
-from fwpkm.models.hf import FwPKMCache, FwPKMForCausalLM, FwPKMHFConfig  # noqa: E402
+from fwpkm.models.hf import FwPKMCache, FwPKMForCausalLM, FwPKMHFConfig, FwPKMModel  # noqa: E402
+from fwpkm.testing.hf_models import make_hf_model as make_model  # noqa: E402
+from fwpkm.testing.hf_models import make_tokens  # noqa: E402
 
 transformers.utils.logging.disable_progress_bar()
-
-
-def make_model(system="sliding_fwpkm", dtype=torch.float64, **changes):
-    torch.set_default_dtype(dtype)
-    model = FwPKMForCausalLM(FwPKMHFConfig(make_system(system, **changes), pad_token_id=0, eos_token_id=1))
-    torch.set_default_dtype(torch.float32)
-    return model.eval()
-
-
-def make_tokens(B=2, T=13, vocab=40):
-    return torch.randint(2, vocab, (B, T))
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -57,6 +48,37 @@ def test_config_refuses_what_the_decoder_refuses():
         FwPKMHFConfig({**mapping, "num_layer": 3})
     with pytest.raises(ValueError, match="model is missing"):
         FwPKMHFConfig()
+
+
+def test_configs_are_equal_exactly_if_their_decoders_are():
+    one = FwPKMHFConfig(make_system("full"), eos_token_id=5)
+    assert one == FwPKMHFConfig(make_system("full"), eos_token_id=5)
+    assert one != FwPKMHFConfig(make_system("full", num_layers=2), eos_token_id=5)
+    assert one != FwPKMHFConfig(make_system("full"), eos_token_id=6)
+    assert one == copy.deepcopy(one) == pickle.loads(pickle.dumps(one))
+
+
+def test_config_takes_transformers_names_beside_the_model():
+    config = FwPKMHFConfig(make_system("full"), vocab_size=50, tie_word_embeddings=False)
+    assert config.decoder_config == make_system("full", vocab_size=50, tie_embeddings=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mixers": ["sliding_atention"]}, "did you mean 'sliding_attention'"),
+        ({"fwpkm_layers": [0, 3]}, "fwpkm_layers must be layers from 0 to 2, got 3"),
+        ({"fwpkm_layer": [0]}, "did you mean 'fwpkm_layers'"),
+    ],
+)
+def test_config_files_with_nonsense_are_refused_by_name(changes, message, tmp_path):
+    FwPKMHFConfig(make_system("sliding_fwpkm")).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    stored["model"].update(changes)
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=message):
+        transformers.AutoConfig.from_pretrained(tmp_path)
 
 
 def test_missing_extra_is_named_and_the_rest_works_without(monkeypatch):
@@ -120,6 +142,37 @@ def test_embeddings_are_as_good_as_tokens():
         model()
 
 
+def test_base_model_gives_the_hidden_states_behind_the_logits():
+    model, x = make_model("mixed"), make_tokens()
+    base = FwPKMModel.from_decoder(model.decoder).eval()
+    output = base(x, output_hidden_states=True)
+    torch.testing.assert_close(output.last_hidden_state @ model.decoder.head_weight.T, model(x).logits)
+    assert output.hidden_states[-1] is output.last_hidden_state
+    again = base(make_tokens(T=1), past_key_values=output.past_key_values)
+    assert again.past_key_values.get_seq_length() == 14
+    assert base(x, return_dict=False)[0].shape == (2, 13, 16)
+
+
+def test_what_the_call_leaves_open_the_config_decides():
+    model, x = make_model(), make_tokens()
+    model.config.output_hidden_states, model.config.use_cache = True, False
+    output = model(x)
+    assert len(output.hidden_states) == 4
+    assert output.past_key_values is None
+    model.config.return_dict = False
+    assert isinstance(model(x), tuple)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_copies_and_pickles_of_a_model_are_the_model(system):
+    model, x = make_model(system), make_tokens()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(other(x).logits, model(x).logits, rtol=0, atol=0)
+        with torch.no_grad():
+            next(other.parameters()).add_(1.0)
+        assert not torch.equal(other(x).logits, model(x).logits)
+
+
 def test_tuple_on_request():
     model, x = make_model(), make_tokens()
     loss, logits, cache = model(x, labels=x, return_dict=False)
@@ -135,83 +188,23 @@ def test_cache_is_returned_where_it_is_of_use():
     assert model.train()(x).past_key_values is None
 
 
-# Files
+@pytest.mark.parametrize("shape", [(2, 12), (1, 13), (2, 14)])
+def test_masks_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"attention_mask must be .*2, 13.*got"):
+        make_model()(make_tokens(), attention_mask=torch.ones(shape))
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("shard", ["1GB", "10KB"])
-def test_saved_and_loaded_is_the_same(system, shard, tmp_path):
-    model, x = make_model(system, torch.float32), make_tokens()
-    with torch.no_grad():  # what was drawn must not hide what was not loaded
-        for p in model.parameters():
-            p.add_(0.01 * torch.randn_like(p))
-    model.save_pretrained(tmp_path, max_shard_size=shard)
-    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard == "10KB")
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert type(loaded) is FwPKMForCausalLM
-    assert not loaded.training
-    theirs = {**dict(loaded.named_parameters()), **dict(loaded.named_buffers())}
-    for name, x_own in [*model.named_parameters(), *model.named_buffers()]:
-        torch.testing.assert_close(theirs[name], x_own, msg=name, rtol=0, atol=0)
-    torch.testing.assert_close(loaded(x).logits, model(x).logits)  # rounding depends on the alignment
+def test_unknown_arguments_are_refused_with_the_nearest_one():
+    with pytest.raises(TypeError, match="unknown argument 'atention_mask'; did you mean 'attention_mask'"):
+        make_model()(make_tokens(), atention_mask=None)
 
 
-def test_random_tables_are_drawn_and_not_saved(tmp_path):
-    model = make_model(dtype=torch.float32)
-    model.save_pretrained(tmp_path)
-    assert not any("initial_values" in name for name in model.state_dict())
-    loaded = FwPKMForCausalLM.from_pretrained(tmp_path)
-    for block in (0, 2):
-        table = loaded.decoder.blocks[block].memory.initial_values
-        assert torch.equal(table, model.decoder.blocks[block].memory.initial_values)
-
-
-def test_saved_keys_win_over_drawn_ones(tmp_path):
-    model = make_model(dtype=torch.float32)
-    model.decoder.blocks[0].memory.initial_keys.add_(1.0)
-    model.save_pretrained(tmp_path)
-    keys = FwPKMForCausalLM.from_pretrained(tmp_path).decoder.blocks[0].memory.initial_keys
-    assert torch.equal(keys, model.decoder.blocks[0].memory.initial_keys)
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_half_precision_keeps_memories_in_single(system, tmp_path):
-    model, x = make_model(system, torch.float32), make_tokens()
-    model.save_pretrained(tmp_path)
-    half = FwPKMForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    assert half.dtype == half(x).logits.dtype == torch.bfloat16
-    assert half.decoder.embed.weight.dtype == torch.bfloat16
-    for block in half.decoder.blocks:
-        if block.memory is not None:
-            exact = [x for name, x in block.memory.named_buffers() if "initial" in name or "temp" in name]
-            exact += [x for name, x in block.memory.named_parameters() if "initial" in name or "temp" in name]
-            assert {x.dtype for x in exact} == {torch.float32}
-    expected = copy.deepcopy(model).to(torch.bfloat16)(x).logits
-    torch.testing.assert_close(half(x).logits, expected)
-
-
-def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
-    model = make_model(dtype=torch.float32)
-    tensors = model.state_dict()
-    del tensors["decoder.norm.weight"]
-    tensors["decoder.nrom.weight"] = torch.zeros(16)
-    model.save_pretrained(tmp_path, state_dict=tensors)
-    with pytest.raises(ValueError, match=r"missing: decoder\.norm\.weight; unknown: decoder\.nrom\.weight"):
-        FwPKMForCausalLM.from_pretrained(tmp_path)
-    tensors = model.state_dict()
-    tensors["decoder.norm.weight"] = torch.zeros(17)
-    model.save_pretrained(tmp_path, state_dict=tensors)
-    with pytest.raises(ValueError, match=r"of another shape: decoder\.norm\.weight"):
-        FwPKMForCausalLM.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
-    with pytest.raises(ValueError, match=r"norm\.weight \(\(17,\) in the file, \(16,\) by the config\)"):
-        FwPKMForCausalLM.from_pretrained(tmp_path)
-
-
-def test_loading_info_on_request(tmp_path):
-    make_model(dtype=torch.float32).save_pretrained(tmp_path)
-    model, info = FwPKMForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert isinstance(model, FwPKMForCausalLM)
-    assert not info["missing_keys"]
+def test_foreign_caches_and_streams_are_refused():
+    model, x = make_model(), make_tokens()
+    with pytest.raises(TypeError, match=r"must be a FwPKMCache.*got DynamicCache"):
+        model(x, past_key_values=transformers.DynamicCache())
+    with pytest.raises(ValueError, match="got 3 and 2"):
+        model(make_tokens(3, 1), past_key_values=model(x).past_key_values)
 
 
 # Embeddings
@@ -246,8 +239,3 @@ def test_resized_embeddings_start_near_the_old_ones():
     model.resize_token_embeddings(45)
     assert model.decoder.embed.weight[40:].isfinite().all()
     assert model.decoder.lm_head.weight.shape == (45, 16)
-
-
-def test_config_of_a_loaded_model_is_a_decoder_config(tmp_path):
-    make_model(dtype=torch.float32).save_pretrained(tmp_path)
-    assert isinstance(FwPKMForCausalLM.from_pretrained(tmp_path).decoder.config, DecoderConfig)

@@ -1,5 +1,6 @@
 """`AutoModel` and `AutoModelForCausalLM` of this package: any decoder as a transformers model."""
 
+import inspect
 from typing import Any
 
 from jaxtyping import Float, Int, Shaped
@@ -10,6 +11,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from fwpkm.models.hf.cache import FwPKMCache
 from fwpkm.models.hf.pretrained import FwPKMPreTrainedModel
+from fwpkm.models.loss import next_token_targets
+from fwpkm.nested import unknown_name
 
 
 class FwPKMModel(FwPKMPreTrainedModel):
@@ -18,7 +21,7 @@ class FwPKMModel(FwPKMPreTrainedModel):
     def forward(
         self,
         input_ids: Int[Tensor, "B T"] | None = None,
-        attention_mask: Shaped[Tensor, "B L"] | None = None,
+        attention_mask: Shaped[Tensor, "b L"] | None = None,
         past_key_values: Any = None,
         inputs_embeds: Float[Tensor, "B T D"] | None = None,
         use_cache: bool | None = None,
@@ -49,7 +52,7 @@ class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
     def forward(
         self,
         input_ids: Int[Tensor, "B T"] | None = None,
-        attention_mask: Shaped[Tensor, "B L"] | None = None,
+        attention_mask: Shaped[Tensor, "b L"] | None = None,
         past_key_values: Any = None,
         inputs_embeds: Float[Tensor, "B T D"] | None = None,
         labels: Int[Tensor, "B T"] | None = None,
@@ -58,7 +61,7 @@ class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         num_items_in_batch: int | Tensor | None = None,
-        shift_labels: Int[Tensor, "B T"] | None = None,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Read the next tokens. Positions follow from the mask: real tokens are counted, padding is not.
 
@@ -67,26 +70,33 @@ class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
             attention_mask: 0 at padding, wherever it is, for these T tokens or for all since the start.
             past_key_values: A `FwPKMCache`, which moves on; None starts afresh.
             inputs_embeds: The tokens' embeddings.
-            labels: What the tokens should be, each in its place, -100 where none counts.
+            labels: What the tokens should be, each in its place, -100 where none counts. Padding predicts nothing.
             use_cache: Whether to return the cache; None: as the config says, and not in training.
             logits_to_keep: Number of last tokens that get logits, 0 for all, or the places of those that do.
             output_hidden_states: Whether to return the embeddings, what each block made of them, and the last
                 one normalised; None: as the config says.
             return_dict: False gives a tuple; None: as the config says.
             num_items_in_batch: What the sum of losses is divided by; None: the labels that count.
-            shift_labels: Labels in the place of the tokens that predict them.
+            kwargs: `shift_labels`, labels in the place of the tokens that predict them. It has no name of its own
+                as `Trainer` would take it for a second column of labels, and skip the loss where that is missing.
 
         Raises:
             ValueError: If arguments contradict each other or their shapes do not fit.
-            TypeError: If `past_key_values` is another kind of cache.
+            TypeError: If `past_key_values` is another kind of cache, or an argument is unknown.
         """
+        shift_labels = kwargs.pop("shift_labels", None)
+        if kwargs:
+            raise TypeError(f"FwPKMForCausalLM: {unknown_name('argument', next(iter(kwargs)), _ARGUMENTS)}")
         read = self._read(
             input_ids, inputs_embeds, attention_mask, past_key_values, use_cache, output_hidden_states
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = read.hidden[:, keep] @ self.decoder.head_weight.T
         loss = None
-        if labels is not None or shift_labels is not None:
+        if shift_labels is None and labels is not None:
+            # Not transformers' shift, by which padding on the left predicts the first token.
+            shift_labels = next_token_targets(labels, read.mask)
+        if shift_labels is not None:
             loss = self.loss_function(
                 logits=logits,
                 labels=labels,
@@ -121,3 +131,8 @@ class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
         if generation_config.is_assistant:
             cache.activate_past_recording()
         return None
+
+
+_ARGUMENTS = sorted(
+    {*inspect.signature(FwPKMForCausalLM.forward).parameters, "shift_labels"} - {"self", "kwargs"}
+)

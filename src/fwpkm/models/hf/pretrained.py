@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from fwpkm.layers.fwmlp import FastWeightMLP
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.models.decoder import Decoder
 from fwpkm.models.hf.cache import FwPKMCache
@@ -25,6 +26,8 @@ class Reading(NamedTuple):
     """What went into each block, and the normalised hidden states, if asked for."""
     cache: FwPKMCache | None
     """What goes on from here, if asked for."""
+    mask: Bool[Tensor, "B T"] | None
+    """False at padding; None if there is none."""
 
 
 class FwPKMPreTrainedModel(PreTrainedModel):
@@ -102,7 +105,7 @@ class FwPKMPreTrainedModel(PreTrainedModel):
         self,
         input_ids: Int[Tensor, "B T"] | None,
         inputs_embeds: Float[Tensor, "B T D"] | None,
-        attention_mask: Shaped[Tensor, "B L"] | None,
+        attention_mask: Shaped[Tensor, "b L"] | None,
         past_key_values: object,
         use_cache: bool | None,
         output_hidden_states: bool | None,
@@ -128,6 +131,7 @@ class FwPKMPreTrainedModel(PreTrainedModel):
             hidden=hidden,
             inputs=(*inputs, hidden) if wanted else None,
             cache=cache if use_cache or past_key_values is not None else None,
+            mask=mask,
         )
 
     def _gives_dict(self, return_dict: bool | None) -> bool:
@@ -136,7 +140,7 @@ class FwPKMPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Give a loaded module what no checkpoint holds, and new rows of resized embeddings their numbers."""
-        if isinstance(module, FwPKM):
+        if isinstance(module, FwPKM | FastWeightMLP):
             _restore_initial(module)
         elif isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.decoder.config.initializer_range)
@@ -176,23 +180,26 @@ def _misfits(info: Mapping[str, Any]) -> list[str]:
     return [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
 
 
-def _restore_initial(memory: FwPKM) -> None:
-    """Draw the tables that a seed stands for in the files, and keep the loaded ones."""
-    names = ("initial_keys", "initial_values", "log_temperature")
-    tensors = {name: x for name in names if (x := getattr(memory, name)) is not None}
-    loaded = {n: x.clone() for n, x in tensors.items() if getattr(x, "_is_hf_initialized", False)}
+def _restore_initial(memory: FwPKM | FastWeightMLP) -> None:
+    """Draw what a seed stands for in the files, and keep what was loaded."""
+    tensors = {**dict(memory.named_parameters(recurse=False)), **dict(memory.named_buffers(recurse=False))}
+    loaded = {name: x.clone() for name, x in tensors.items() if getattr(x, "_is_hf_initialized", False)}
     memory.reset_initial()
-    if "log_temperature" not in loaded:  # it was made in the model's precision, which may be half
-        temperature = memory.initial_keys.new_tensor(math.log(memory.config.temperature))
-        if isinstance(memory.log_temperature, nn.Parameter):
-            temperature = nn.Parameter(temperature)
-        memory.log_temperature = temperature
+    if isinstance(memory, FwPKM):
+        _restore_temperature(memory)
     for name, x in loaded.items():
         getattr(memory, name).copy_(x)
 
 
+def _restore_temperature(memory: FwPKM) -> None:
+    # It was made in the model's precision, which may be half.
+    temperature = memory.initial_keys.new_tensor(math.log(memory.config.temperature))
+    learned = isinstance(memory.log_temperature, nn.Parameter)
+    memory.log_temperature = nn.Parameter(temperature) if learned else temperature
+
+
 def _new_columns(
-    name: str, attention_mask: Shaped[Tensor, "B L"] | None, h: Float[Tensor, "B T D"], seq_length: int
+    name: str, attention_mask: Shaped[Tensor, "b L"] | None, h: Float[Tensor, "B T D"], seq_length: int
 ) -> Bool[Tensor, "B T"] | None:
     """Return the part of a mask that is about the new tokens, or None if none of them is padding."""
     if attention_mask is None:
