@@ -1,5 +1,9 @@
 """Documents as one stream with borders, and the novel that ships."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -59,3 +63,13 @@ def test_the_held_out_part_of_the_novel_holds_a_haystack_of_131072_bytes() -> No
     _, held_out = novel_documents(ByteTokenizer())
     assert held_out.num_tokens > 131_072
     assert held_out.name(0) == "Emma, last part"
+
+
+def test_the_example_of_the_data_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    names: dict[str, Any] = {}
+    exec(compile(example[1], "docs/data.md", "exec"), names)
+    assert names["batch"].input_ids.shape == (8, 512)
+    assert len(names["sample"].needles) == 5

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -178,3 +179,49 @@ def test_the_space_mark_of_sentencepiece_is_no_space() -> None:
     t = tokenizer("mistral")
     assert isinstance(t, SentencePieceTokenizer)
     assert t.encode("a\u2581b").tolist() != t.encode("a b").tolist()
+
+
+METASPACE = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+MARK_SPACES = {
+    "type": "Sequence",
+    "normalizers": [
+        {"type": "Prepend", "prepend": "\u2581"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+    ],
+}
+
+
+@functools.cache
+def converted(metaspace: bool = False) -> HuggingFaceTokenizer:
+    """Make a small tokenizer with the parts that conversion from SentencePiece leaves, the older way or the newer."""
+    letters = ["</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *"abcdefghijklmnopqrstuvwxyz"]
+    raw = {
+        "version": "1.0", "truncation": None, "padding": None,
+        "normalizer": None if metaspace else MARK_SPACES, "post_processor": None,
+        "added_tokens": [{"id": 0, "content": "</s>", "single_word": False, "lstrip": False, "rstrip": False,
+                          "normalized": False, "special": True}],
+        "pre_tokenizer": METASPACE if metaspace else None,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "vocab": {piece: i for i, piece in enumerate(letters)}, "merges": [],
+                  "byte_fallback": True, "unk_token": None, "fuse_unk": False, "dropout": None},
+    }  # fmt: skip
+    return HuggingFaceTokenizer(tokenizers.Tokenizer.from_str(json.dumps(raw)), name="converted")
+
+
+@given(text=ANY_VALID | NASTY, data=st.data())
+def test_tokenizers_converted_from_sentencepiece_are_exact_or_refuse(text: str, data: st.DataObject) -> None:
+    if "\u2581" in text:
+        with pytest.raises(ValueError, match=rf"got one at character {text.index(chr(0x2581))}"):
+            converted().encode(text)
+        return
+    cut = data.draw(st.integers(0, len(text)))
+    pieces = [converted().encode(text[:cut]), converted().encode(text[cut:], continuing=cut > 0)]
+    assert converted().decode(np.concatenate(pieces)) == text
+    assert converted().decode(converted().encode(text)) == text
+
+
+def test_a_conversion_that_loses_leading_spaces_is_refused() -> None:
+    with pytest.raises(ValueError, match="must give every text back exactly"):
+        converted(metaspace=True)

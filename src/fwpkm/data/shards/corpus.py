@@ -65,7 +65,7 @@ class TokenCorpus:
         Raises:
             ValueError: If the one kept here is another one.
         """
-        tokenizer = load_tokenizer(self.path / "tokenizer", allow_lossy=True)
+        tokenizer = load_tokenizer(self.path / "tokenizer")
         if tokenizer.fingerprint != self.manifest.tokenizer.fingerprint:
             raise ValueError(
                 f"{self.path / 'tokenizer'}: the fingerprint must be {self.manifest.tokenizer.fingerprint}, as the "

@@ -85,7 +85,7 @@ class UnitWriter:
 
     def __init__(self, directory: Path, options: BuildOptions) -> None:
         self.directory, self.options = directory, options
-        self.tokenizer: Tokenizer = load_tokenizer(directory / "tokenizer", allow_lossy=True)
+        self.tokenizer: Tokenizer = load_tokenizer(directory / "tokenizer")
 
     def write(self, number: int, pieces: tuple[Piece, ...]) -> UnitResult:
         """Write the shards of unit `number`, and last of all its result, which says that they are whole."""

@@ -18,6 +18,8 @@ _SPECIAL_NAMES = {
 }
 _PROBES = ("A b  c\n\n\td. ", " leading", "naïve Ünïcode 漢字 😀 \u200b", "1234567890", "don't it's \r\n x")
 _SENTINEL = "\n"
+_SPACE_MARK = "\u2581"
+"""What tokenizers converted from SentencePiece write for a space, and so cannot tell from one."""
 
 
 class HuggingFaceTokenizer:
@@ -53,7 +55,11 @@ class HuggingFaceTokenizer:
         self.fingerprint = fingerprint_of(
             backend.to_str().encode(), str(sorted(ids.items(), key=str)).encode()
         )
+        self._allow_lossy, self._loses_mark = allow_lossy, False
         self._lead = len(self._ids(_SENTINEL))
+        self._loses_mark = (
+            self.decode(self._ids(f"a{_SPACE_MARK}b")) != f"a{_SPACE_MARK}b" and not allow_lossy
+        )
         self.lossless = self._is_lossless()
         if not (self.lossless or allow_lossy):
             raise ValueError(
@@ -70,7 +76,7 @@ class HuggingFaceTokenizer:
     def encode_many(self, texts: Sequence[str]) -> list[Int[np.ndarray, " _"]]:
         """Turn many texts into ids at once."""
         for text in texts:
-            refuse_surrogates(text, self.name)
+            self._refuse(text)
         encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(one.ids, np.int64) for one in encoded]
 
@@ -87,12 +93,20 @@ class HuggingFaceTokenizer:
         """Write `tokenizer.json`, and the special ids beside it."""
         self._backend.save(str(directory / "tokenizer.json"))
         special = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id}
-        kept = {"kind": "hugging_face", "special": special, "lossless": self.lossless}
+        kept = {"kind": "hugging_face", "special": special, "allow_lossy": self._allow_lossy}
         (directory / "fwpkm_tokenizer.json").write_text(json.dumps(kept, indent=1) + "\n")
 
     def _ids(self, text: str) -> Int[np.ndarray, " T"]:
-        refuse_surrogates(text, self.name)
+        self._refuse(text)
         return np.asarray(self._backend.encode(text, add_special_tokens=False).ids, np.int64)
+
+    def _refuse(self, text: str) -> None:
+        refuse_surrogates(text, self.name)
+        if self._loses_mark and (place := text.find(_SPACE_MARK)) >= 0:
+            raise ValueError(
+                f"{self.name}: this tokenizer takes U+2581 for a space, got one at character {place}; replace it, "
+                "use another tokenizer, or pass allow_lossy=True (--allow-lossy)"
+            )
 
     def _has_prefix(self) -> bool:
         """Whether a start marker is put before a text, which a text that goes on must not get."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fwpkm.data.tokenizer.byte import ByteTokenizer
 from fwpkm.data.tokenizer.hugging_face import load_hugging_face
@@ -33,14 +34,14 @@ def load_tokenizer(spec: str | Path, *, allow_lossy: bool = False) -> Tokenizer:
             f"tokenizer: {unknown_name('name', str(spec), _NAMED)}, and there is no such path either"
         )
     kept = path / "fwpkm_tokenizer.json"
-    described = json.loads(kept.read_text()) if kept.is_file() else {"kind": "hugging_face"}
+    described: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {"kind": "hugging_face"}
     match described["kind"]:
         case "bytes":
             return ByteTokenizer()
         case "sentencepiece":
             return SentencePieceTokenizer((path / "tokenizer.model").read_bytes(), name=described["name"])
         case "hugging_face":
-            lossy = allow_lossy or not described.get("lossless", True)
+            lossy = allow_lossy or described.get("allow_lossy", False)
             return load_hugging_face(path, allow_lossy=lossy)
     raise ValueError(
         f"{kept}: {unknown_name('kind', described['kind'], ['bytes', 'sentencepiece', 'hugging_face'])}"
