@@ -5,11 +5,13 @@ import logging
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fwpkm.cli.recipe_options import add_recipe_arguments, recipe_of
 from fwpkm.recipe import Recipe
-from fwpkm.train.loop import Outcome
-from fwpkm.train.run import train
+
+if TYPE_CHECKING:
+    from fwpkm.train.loop import Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
     if options.resume and options.out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
     out = options.out or default_folder(recipe)
+    from fwpkm.train.run import train  # other commands need not wait for it
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         outcome = train(recipe, out, resume=options.resume, quiet=options.quiet)
@@ -45,7 +49,7 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _say(outcome: Outcome, out: Path) -> int:
+def _say(outcome: "Outcome", out: Path) -> int:
     step = outcome.progress.step
     if outcome.signal is not None:
         print(

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from fwpkm.models.cache import DecoderCache
 from fwpkm.models.decoder import Decoder
@@ -26,8 +25,9 @@ from fwpkm.train.durable import (
     remove_folder,
     write_json,
 )
-from fwpkm.train.optimizer import Optimizer, place_like
+from fwpkm.train.optimizer import Optimizer
 from fwpkm.train.parallel import Group
+from fwpkm.train.sharding import place_like, whole
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +171,7 @@ def _whole_state(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def _whole(x: Tensor) -> Tensor:
-    x = x.full_tensor() if isinstance(x, DTensor) else x
-    return x.detach().cpu().contiguous()
+    return whole(x).detach().cpu().contiguous()
 
 
 def _random_states() -> dict[str, Tensor]:

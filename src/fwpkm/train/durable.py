@@ -49,10 +49,26 @@ def finish_folder(aside: Path, path: Path) -> None:
     for file in files:
         _sync(file)
     listing = {p.name: {"bytes": p.stat().st_size, "sha256": file_hash(p)} for p in files}
-    write_json(aside / MANIFEST, {"files": listing})
+    write_json(aside / MANIFEST, {"files": listing, "sha256": _listing_hash(listing)})
     _sync(aside)
     os.rename(aside, path)
     _sync(path.parent)
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        listing, expected = manifest["files"], manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnreadableError(f"{path}: no readable {MANIFEST} ({error})") from error
+    if _listing_hash(listing) != expected:
+        raise UnreadableError(f"{path / MANIFEST}: its contents are not those that were written")
+    assert isinstance(listing, dict)
+    return listing
+
+
+def _listing_hash(listing: object) -> str:
+    return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
 
 
 def check_folder(path: Path) -> None:
@@ -61,11 +77,7 @@ def check_folder(path: Path) -> None:
     Raises:
         UnreadableError: Naming the file and what is wrong with it.
     """
-    try:
-        listing = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnreadableError(f"{path}: no readable {MANIFEST} ({error})") from error
-    for name, expected in listing.items():
+    for name, expected in _read_manifest(path).items():
         file = path / name
         if not file.is_file():
             raise UnreadableError(f"{file}: missing")

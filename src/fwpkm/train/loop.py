@@ -20,6 +20,7 @@ from fwpkm.train.objective import NUM_SUMS, Losses
 from fwpkm.train.optimizer import Optimizer
 from fwpkm.train.parallel import Group, add_up_gradients, check_alike
 from fwpkm.train.schedule import lr_factor
+from fwpkm.train.sharding import settle
 from fwpkm.train.step import Caches, StepRunner, split_rows
 from fwpkm.train.stop import StopRequest
 
@@ -108,6 +109,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint."""
+        settle(self.model)
         check_alike(self.model, self.group, "at a checkpoint")
         data = self.source.state_dict()
         self.checkpoints.save(

@@ -1,16 +1,17 @@
 """Which weights decay, which have sparse gradients, and one step for all of them."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.pkm import ProductKeyMemory
 from fwpkm.models.decoder import Decoder
 from fwpkm.train.config import OptimizerConfig
+from fwpkm.train.sharding import is_sharded, place_like, whole
 
 _TABLES = ("keys", "values", "initial_keys", "initial_values")
 
@@ -28,7 +29,7 @@ class Optimizer:
         self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters() if p.requires_grad}
         groups = _groups(model, config, self.names)
         betas = (config.beta1, config.beta2)
-        sharded = any(isinstance(p, DTensor) for p in self.names)
+        sharded = any(is_sharded(p) for p in self.names)
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups["dense"], lr=config.lr, betas=betas, eps=config.eps, fused=not sharded)
         ]
@@ -57,13 +58,17 @@ class Optimizer:
     @torch.no_grad()
     def clip(self) -> float:
         """Scale all gradients down to the largest norm allowed, and return their norm before."""
+        for p in self.names:
+            if p.grad is not None and p.grad.is_sparse:
+                p.grad = p.grad.coalesce()
         grads = [_numbers(p.grad) for p in self.names if p.grad is not None]
-        norm = nn.utils.get_total_norm(grads)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        limit, size = self.config.clip_norm, float(norm)
-        if limit is not None and size > limit:
-            torch._foreach_mul_(grads, limit / (size + 1e-6))
-        return size
+        kinds = [[g for g in grads if is_sharded(g)], [g for g in grads if not is_sharded(g)]]
+        norms = [float(whole(nn.utils.get_total_norm(kind))) for kind in kinds if kind]
+        limit, norm = self.config.clip_norm, math.hypot(*norms)
+        if limit is not None and norm > limit:
+            for kind in filter(None, kinds):
+                torch._foreach_mul_(kind, limit / (norm + 1e-6))
+        return norm
 
     def tensors(self) -> Iterator[tuple[str, dict[Any, Any], str, Tensor]]:
         """Walk through all state: a name for it, the dictionary that holds it, its key there, the tensor."""
@@ -90,15 +95,6 @@ class Optimizer:
             part.state[p][key] = int(x) if sparse and key == "step" else place_like(x, p)
 
 
-def place_like(x: Tensor, like: Tensor) -> Tensor:
-    """Bring a whole tensor to where `like` is, sharded as it is; counts and other scalars stay whole."""
-    if isinstance(like, DTensor) and x.shape == like.shape:
-        return torch.distributed.tensor.distribute_tensor(
-            x.to(like.device), like.device_mesh, like.placements
-        )
-    return x.clone() if x.ndim == 0 else x.to(like.device, copy=True)
-
-
 def _has(part: torch.optim.Optimizer, p: Tensor) -> bool:
     return any(p is own for group in part.param_groups for own in group["params"])
 
@@ -113,15 +109,16 @@ def _groups(
 ) -> dict[str, list[dict[str, Any]]]:
     tables, sparse = _tables(model)
     embeddings = {id(model.embed.weight), id(model.head_weight)}
-    groups: dict[tuple[str, float, float], list[Tensor]] = {}
+    groups: dict[tuple[str, float, float, bool], list[Tensor]] = {}
     for p in names:
         table, embedding = id(p) in tables, id(p) in embeddings
         decays = p.ndim >= 2 and not table and (config.decay_embeddings or not embedding)
         kind = "sparse" if id(p) in sparse else "dense"
-        key = (kind, config.weight_decay if decays else 0.0, config.table_lr_factor if table else 1.0)
+        factor = config.table_lr_factor if table else 1.0
+        key = (kind, config.weight_decay if decays else 0.0, factor, is_sharded(p))
         groups.setdefault(key, []).append(p)
     made: dict[str, list[dict[str, Any]]] = {"dense": [], "sparse": []}
-    for (kind, decay, factor), params in groups.items():
+    for (kind, decay, factor, _), params in groups.items():
         extra = {"weight_decay": decay} if kind == "dense" else {}
         made[kind].append({"params": params, "lr_factor": factor, **extra})
     return made

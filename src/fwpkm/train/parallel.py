@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 
 from fwpkm.models.decoder import Decoder
+from fwpkm.train.sharding import is_sharded
 
 _BUCKET_NUMBERS = 2**24
 """Numbers that are added up in one message, at most, but for larger single tensors."""
@@ -73,22 +71,12 @@ def process_group(device: torch.device) -> Iterator[Group]:
         dist.destroy_process_group()
 
 
-def shard(model: Decoder, group: Group, device: torch.device) -> None:
-    """Let every process keep a share of each block only (FSDP2). Gradients are added up, not averaged."""
-    mesh = init_device_mesh(device.type, (group.world,))
-    parts: list[nn.Module] = [*model.blocks, model]
-    for part in parts:
-        fully_shard(part, mesh=mesh)
-        assert isinstance(part, FSDPModule)
-        part.set_gradient_divide_factor(1.0)
-
-
 @torch.no_grad()
 def add_up_gradients(parameters: Iterable[Tensor], group: Group) -> None:
     """Give every process the sum of all processes' gradients; those of sharded weights have it already."""
     if group.world == 1:
         return
-    owned = [p for p in parameters if not isinstance(p, DTensor)]
+    owned = [p for p in parameters if not is_sharded(p)]
     _agree_on_missing(owned, group)
     for p in owned:
         if p.grad is not None and p.grad.is_sparse:
@@ -162,9 +150,7 @@ def check_alike(model: Decoder, group: Group, when: str) -> None:
     """
     if group.world == 1:
         return
-    held = [
-        (n, x) for n, x in (*model.named_parameters(), *model.named_buffers()) if not isinstance(x, DTensor)
-    ]
+    held = [(n, x) for n, x in (*model.named_parameters(), *model.named_buffers()) if not is_sharded(x)]
     hashes = group.gather({name: tensor_hash([(name, x)]) for name, x in held})
     differing = [n for n, _ in held if len({own[n] for own in hashes}) > 1]
     if differing:

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from fwpkm.layers.conv import ShortConvState
 from fwpkm.layers.fwpkm import FwPKM
@@ -21,6 +20,7 @@ from fwpkm.memory.waiting import Waiting
 from fwpkm.models.cache import BlockState, DecoderCache, MemoryState, MixerState
 from fwpkm.models.decoder import Decoder
 from fwpkm.ops.addressing import key_squares
+from fwpkm.train.sharding import whole
 
 T = TypeVar("T")
 W = TypeVar("W", FwPKMState, FastMLPState, LaCTMemory)
@@ -99,8 +99,7 @@ def _zeroed(x: Tensor, fresh: Tensor) -> Tensor:
 def _mixed(old: T, initial: T, fresh: Tensor) -> T:
     """Take the fresh streams' numbers from `initial`, in a tree of dataclasses and tuples alike."""
     if isinstance(old, Tensor):
-        new = initial.full_tensor() if isinstance(initial, DTensor) else initial
-        return torch.where(_column(fresh, old), new.detach(), old)  # type: ignore[attr-defined,return-value]
+        return torch.where(_column(fresh, old), whole(initial).detach(), old)  # type: ignore[arg-type,return-value]
     if isinstance(old, tuple):
         assert isinstance(initial, tuple)
         pairs = zip(old, initial, strict=True)

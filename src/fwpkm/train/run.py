@@ -19,8 +19,9 @@ from fwpkm.train.data import DataConfig, TrainingData, open_data
 from fwpkm.train.durable import begin_folder, finish_folder
 from fwpkm.train.log import Log
 from fwpkm.train.loop import Outcome, Trainer
-from fwpkm.train.parallel import Group, process_group, shard
+from fwpkm.train.parallel import Group, process_group
 from fwpkm.train.rundir import RunFolder
+from fwpkm.train.sharding import shard
 from fwpkm.train.stop import stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def make_trainer(
     model = Decoder(run.model).to(device)
     model.gradient_checkpointing = run.train.gradient_checkpointing
     if run.train.parallel == "shard":
-        shard(model, group, device)
+        shard(model, group.world, device)
     checkpoints = Checkpoints(folder.checkpoints, run.train.checkpoints.keep, group)
     return Trainer(model, data.train, run.train, checkpoints, group=group, validation=data.validation)
 

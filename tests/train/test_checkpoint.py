@@ -1,0 +1,135 @@
+"""Checkpoints are whole or not taken, whatever happened to them."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import MakeRun
+from fwpkm.train import durable
+from fwpkm.train.config import CheckpointConfig
+from fwpkm.train.durable import UnreadableError, begin_folder, check_folder, finish_folder, remove_unfinished
+from fwpkm.train.stop import StopRequest
+
+
+@pytest.fixture
+def finished(make_run: MakeRun, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Checkpoints of a finished run, which is trained once and copied."""
+    kept = tmp_path_factory.getbasetemp() / "finished"
+    run = make_run(carry="document")
+    if not kept.exists():
+        run.run(StopRequest())
+        shutil.copytree(run.checkpoints.folder, kept)
+    shutil.copytree(kept, run.checkpoints.folder, dirs_exist_ok=True)
+    return run.checkpoints.paths()
+
+
+FILES = [
+    "model.safetensors",
+    "optimizer.safetensors",
+    "trainer.json",
+    "random-0.safetensors",
+    "manifest.json",
+]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "missing"])
+@pytest.mark.parametrize("name", [*FILES, "carried-0-0of1.memory"])
+def test_a_damaged_checkpoint_is_passed_over(
+    make_run: MakeRun, finished: list[Path], name: str, damage: str
+) -> None:
+    file = finished[-1] / name
+    content = bytearray(file.read_bytes())
+    if damage == "cut":
+        file.write_bytes(content[:-7])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 0x10
+        file.write_bytes(content)
+    else:
+        file.unlink()
+    run = make_run(carry="document")
+    assert run.checkpoints.newest_whole() == finished[-2]
+    assert run.resume().step == 2
+
+
+def test_without_a_whole_one_there_is_none(make_run: MakeRun, finished: list[Path]) -> None:
+    for path in finished:
+        (path / "model.safetensors").unlink()
+    assert make_run().checkpoints.newest_whole() is None
+
+
+def test_only_the_newest_stay(make_run: MakeRun) -> None:
+    run = make_run(steps=4, checkpoints=CheckpointConfig(every_steps=1, keep=2))
+    run.run(StopRequest())
+    assert [p.name for p in run.checkpoints.paths()] == ["step-00000003", "step-00000004"]
+
+
+@pytest.mark.parametrize("call", range(0, 9, 2))
+def test_a_full_disk_leaves_the_older_checkpoints(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    run = make_run()
+    run.save()
+    calls, sync = 0, durable._sync
+
+    def fail(path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        sync(path)
+
+    monkeypatch.setattr(durable, "_sync", fail)
+    run._step(next(run.source))
+    with pytest.raises(OSError, match="No space left"):
+        run.save()
+    monkeypatch.undo()
+    for path in run.checkpoints.paths():
+        check_folder(path)
+    assert make_run().resume().step in (0, 1)
+
+
+def test_saving_changes_nothing_that_is_there(make_run: MakeRun, finished: list[Path]) -> None:
+    before = durable.file_hash(finished[-1] / "model.safetensors")
+    run = make_run(carry="document")
+    run.resume()
+    run.save()
+    assert durable.file_hash(finished[-1] / "model.safetensors") == before
+
+
+def test_another_model_is_told_all_that_differs(make_run: MakeRun, finished: list[Path]) -> None:
+    with pytest.raises(ValueError, match=r"memory\.q_proj\.weight is unknown; "):
+        make_run("full").resume()
+
+
+def test_a_folder_appears_in_one_instant(tmp_path: Path) -> None:
+    aside = begin_folder(tmp_path / "thing")
+    (aside / "a.txt").write_text("a")
+    assert not (tmp_path / "thing").exists()
+    finish_folder(aside, tmp_path / "thing")
+    check_folder(tmp_path / "thing")
+    assert [p.name for p in tmp_path.iterdir()] == ["thing"]
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    begin_folder(tmp_path / "thing")
+    (tmp_path / "x.json.unfinished").write_text("{")
+    (tmp_path / "kept").mkdir()
+    remove_unfinished(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_folder_without_a_manifest_is_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError, match=r"manifest\.json"):
+        check_folder(tmp_path)
+
+
+def test_sparse_and_dense_optimizers_come_back(make_run: MakeRun, finished: list[Path]) -> None:
+    run = make_run(carry="document")
+    run.resume()
+    states = {name: x for name, _, _, x in run.optimizer.tensors()}
+    assert {name.rsplit("/", 1)[1] for name in states} == {"step", "exp_avg", "exp_avg_sq"}
+    assert all(bool(torch.isfinite(x).all()) for x in states.values())
