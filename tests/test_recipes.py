@@ -22,6 +22,7 @@ from fwpkm.models.decoder import Decoder
 from fwpkm.recipe import Recipe, read_recipe, recipe_names
 from fwpkm.toml import dump_toml
 from fwpkm.train.config import TrainConfig
+from fwpkm.train.data import DataConfig
 
 _MODEL = """
 title = "tiny"
@@ -214,7 +215,10 @@ def test_every_recipe_is_valid_and_says_what_it_is(name: str) -> None:
     assert recipe.name == name
     assert recipe.title
     assert DecoderConfig.from_dict(tomllib.loads(recipe.to_toml())["model"]) == recipe.model
-    recipe.section("train", TrainConfig)
+    data, train = recipe.section("data", DataConfig), recipe.section("train", TrainConfig)
+    if name.startswith("paper/"):
+        assert (train.steps, data.batch_size, data.seq_len) == (20_000, 128, 4096)
+    assert data.batch_size % train.accumulate == 0
 
 
 @pytest.mark.parametrize("folder", ["paper", "small"])

@@ -149,5 +149,5 @@ def test_a_section_without_its_mixer_is_refused():
 
 def test_the_release_has_nothing_like_it(model):
     assert isinstance(model.blocks[0].mixer, LaCT)
-    with pytest.raises(ValueError, match=r"release has nothing like our 'mixer\."):
+    with pytest.raises(ValueError, match=r"nothing like our .*mixer\."):
         release_tensors(model)
