@@ -6,12 +6,14 @@ not yet `answered` retrieve, together with the fast weights after the last write
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fwpkm.memory.overlay import Overlay
+from fwpkm.memory.spans import take_spans
 from fwpkm.memory.tokens import Tokens
 from fwpkm.ops.addressing import address
 from fwpkm.ops.core.naive import core_naive
@@ -53,12 +55,12 @@ def scan_with_graph(
     B = x.q.shape[0]
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
     w = read_weights(torch.cat(scores), options.weights, temperature)
-    own = torch.cat([part[:m] for part, m in zip(w.split(reads), writes, strict=True)])
+    own = torch.cat(take_spans(w[None], _leading(reads, writes)), dim=1)[0]
     ids, rows = number_cells(torch.cat(cells), weights.table.store.index.numel())
     parts = zip(rows.split(reads), windows, strict=True)
     scale = torch.cat([_scale(x, part, win, options, ids.shape[0]) for part, win in parts])
     step = _write_weights(x, windows, options, own, scale)
-    target = torch.cat([_target(x, win, options) for win in windows])
+    target = _of_written(x.v, windows, options.lookahead)
     fresh = weights.table.untouched_base
     if fresh is None:
         v_hat, table = memory_scan(weights.table.gather(ids), rows, w, step, target, reads, writes)
@@ -67,8 +69,7 @@ def scan_with_graph(
         v_hat, table = memory_scan(fresh, rows, w, step, target, reads, writes, base_rows)
     written = _written_rows(rows, reads, writes, ids.shape[0])
     new = replace(weights, keys=keys, table=weights.table.put(ids, table, written))
-    out = [_first_answers(part, win, B) for part, win in zip(v_hat.split(reads), windows, strict=True)]
-    return torch.cat(out, dim=1), new
+    return _all_first_answers(v_hat, windows, B), new
 
 
 def scan_in_place(
@@ -86,7 +87,8 @@ def scan_in_place(
     keys, out = weights.keys, []
     with weights.table.editing(sum(B * win.num_written * J for win in windows)) as editor:
         for win in windows:
-            score, cells, keys = _address_window(x, replace(weights, keys=keys), win, options)
+            q = x.q[:, win.start : win.stop]
+            score, cells, keys = _address_window(q, replace(weights, keys=keys), win, options)
             w = read_weights(score, options.weights, temperature)
             m = B * win.num_written
             rest = editor.store.read(w[m:], cells[m:])
@@ -95,7 +97,9 @@ def scan_in_place(
                 seen, rows = number_cells(cells, editor.store.index.numel())
                 step = _write_weights(x, (win,), options, own, _scale(x, rows, win, options, seen.shape[0]))
                 written = number_cells(cells[:m], editor.store.index.numel())
-                rest = torch.cat((editor.write(own, *written, step, _target(x, win, options)), rest))
+                rest = torch.cat(
+                    (editor.write(own, *written, step, _of_written(x.v, (win,), options.lookahead)), rest)
+                )
             out.append(_first_answers(rest, win, B))
     return torch.cat(out, dim=1), replace(weights, keys=keys, table=editor.result)
 
@@ -147,8 +151,9 @@ def _address_all(
     x: Tokens, weights: FastWeights, windows: Sequence[Window], options: CoreOptions
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     scores, cells = [], []
-    for win in windows:
-        score, cell, keys = _address_window(x, weights, win, options)
+    queries = take_spans(x.q, [(win.start, win.stop) for win in windows])
+    for q, win in zip(queries, windows, strict=True):
+        score, cell, keys = _address_window(q, weights, win, options)
         weights = replace(weights, keys=keys)
         scores.append(score)
         cells.append(cell)
@@ -156,10 +161,10 @@ def _address_all(
 
 
 def _address_window(
-    x: Tokens, weights: FastWeights, win: Window, options: CoreOptions
+    q: Tensor, weights: FastWeights, win: Window, options: CoreOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return scores and cells [B*M, J] of a window's tokens, the written ones of all streams first, and keys."""
-    q, keys = x.q[:, win.start : win.stop], weights.keys
+    keys = weights.keys
     B, S, m = q.shape[0], keys.shape[0], win.num_written
     shared = S < B
     if shared:
@@ -193,9 +198,27 @@ def _first_answers(part: Tensor, win: Window, B: int) -> Tensor:
     return torch.cat((own, rest), dim=1)[:, win.num_repeated :]
 
 
-def _target(x: Tokens, win: Window, options: CoreOptions) -> Tensor:
-    first = win.start + options.lookahead
-    return x.v[:, first : first + win.num_written].flatten(0, 1)
+def _all_first_answers(v_hat: Tensor, windows: Sequence[Window], B: int) -> Tensor:
+    """Do the same for all windows, one behind the other."""
+    lengths = [B * win.num_tokens for win in windows]
+    if B > 1:
+        parts = zip(v_hat.split(lengths), windows, strict=True)
+        return torch.cat([_first_answers(part, win, B) for part, win in parts], dim=1)
+    ends = accumulate(lengths)
+    spans = [(end - win.num_recent, end) for end, win in zip(ends, windows, strict=True)]
+    return torch.cat(take_spans(v_hat[None], spans), dim=1)
+
+
+def _of_written(per_token: Tensor, windows: Sequence[Window], ahead: int) -> Tensor:
+    """Return what lies `ahead` tokens behind the windows' written ones: [B, L, *] to [Tw, *]."""
+    spans = [(win.start + ahead, win.start + ahead + win.num_written) for win in windows]
+    return torch.cat([part.flatten(0, 1) for part in take_spans(per_token, spans)])
+
+
+def _leading(lengths: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the spans of the first counts[c] of every lengths[c], which follow each other."""
+    starts = accumulate(lengths, initial=0)
+    return [(start, start + count) for start, count in zip(starts, counts, strict=False)]
 
 
 def _write_weights(
@@ -207,8 +230,7 @@ def _write_weights(
         step = step / w.square().sum(-1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
     for factor in (x.gate, x.write_mask):
         if factor is not None:
-            spans = [factor[:, win.start : win.start + win.num_written].flatten() for win in windows]
-            step = step * torch.cat(spans)[:, None]
+            step = step * _of_written(factor, windows, 0)[:, None]
     return step
 
 
@@ -238,5 +260,5 @@ def _counted(rows: Tensor, win: Window, options: CoreOptions, B: int) -> Tensor:
 
 
 def _written_rows(rows: Tensor, reads: Sequence[int], writes: Sequence[int], num_rows: int) -> Tensor:
-    own = torch.cat([part[:m] for part, m in zip(rows.split(list(reads)), writes, strict=True)])
+    own = torch.cat([rows[first:last] for first, last in _leading(reads, writes)])
     return rows.new_zeros(num_rows, dtype=torch.bool).index_fill(0, own.flatten(), True)

@@ -55,7 +55,7 @@ def top(row, values, ids):
 
 @jit
 @no_type_check
-def find_slots(first, last, part, near, squares, idw, s, i, best, slot, place):
+def find_slots(first, last, part, near, x, idw, s, i, best, slot, place):
     """Find each token's best sub-keys, then the best pairs of these."""
     _, _, H, M, n = near.shape
     k = s.shape[-1]
@@ -63,7 +63,8 @@ def find_slots(first, last, part, near, squares, idw, s, i, best, slot, place):
     for token in range(first, last):
         a, h, m = token // (H * M), token // M % H, token % M
         for half in range(2):
-            score_half(near[a, half, h, m], squares[a, half, h, m], idw, s[a, half, h, m], i[a, half, h, m])
+            query = x[a, half, h, m]
+            score_half(near[a, half, h, m], inner(query, query), idw, s[a, half, h, m], i[a, half, h, m])
         best_pairs(s[a, 0, h, m], s[a, 1, h, m], best[a, m, h], pair)
         for j in range(k):
             row, column = pair[j] // k, pair[j] % k

@@ -15,13 +15,13 @@ _FEWEST_TOKENS = 32
 
 
 def find_slots(
-    near: Tensor, squares: Tensor, topk: int, score: str
+    near: Tensor, x: Tensor, topk: int, score: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Pick the best slots from  2 q . K - |K|^2  ("idw") or  q . K  ("dot"), [S, 2, H, M, n].
 
     Args:
         near: What ranks the sub-keys.
-        squares: |q|^2 of each half query [S, 2, H, M], which "idw" needs.
+        x: Half queries [S, 2, H, M, d].
         topk: k.
         score: How a query half is compared with a sub-key.
 
@@ -33,7 +33,7 @@ def find_slots(
     s = near.new_empty(S, 2, H, M, topk)
     place, i = (near.new_empty(s.shape, dtype=torch.int64) for _ in range(2))
     best, slot = s.new_empty(S, M, H, topk), i.new_empty(S, M, H, topk)
-    run_spans(loops.find_slots, _spans(S * H * M), near, squares, score == "idw", s, i, best, slot, place)
+    run_spans(loops.find_slots, _spans(S * H * M), near, x, score == "idw", s, i, best, slot, place)
     return best, slot, place, s, i
 
 

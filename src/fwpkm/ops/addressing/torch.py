@@ -167,7 +167,7 @@ def _compiled_slots(x: Tensor, keys: Tensor, squares: Tensor, topk: int, score: 
 
     S, _, H, n, _ = keys.shape
     near = _nearness(x, keys.flatten(0, 2), squares.flatten(0, 2), score).view(S, 2, H, -1, n)
-    return find_slots(near, x.square().sum(-1).view(near.shape[:-1]), topk, score)
+    return find_slots(near, x.view(*near.shape[:-1], x.shape[-1]), topk, score)
 
 
 @torch.library.custom_op("fwpkm::address", mutates_args=())
