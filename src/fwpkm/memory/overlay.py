@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fwpkm.memory.journal import Journal, Write
 from fwpkm.memory.store import RowStore
 from fwpkm.ops.memory_scan import memory_scan_
 
@@ -43,16 +44,18 @@ class _Undo:
 class Overlay:
     """The tables of S streams, each N slots of width Dv, as one immutable value."""
 
-    __slots__ = ("__weakref__", "_newer", "_store", "_undo")
+    __slots__ = ("__weakref__", "_newer", "_store", "_undo", "journal")
 
-    def __init__(self, store: RowStore) -> None:
+    def __init__(self, store: RowStore, journal: Journal | None = None) -> None:
         self._store: RowStore | None = store
+        self.journal = journal
+        """Every write so far, if a journal is kept."""
         self._newer: Overlay | None = None
         self._undo: _Undo | None = None
 
-    def __reduce__(self) -> tuple[type["Overlay"], tuple[RowStore]]:
+    def __reduce__(self) -> tuple[type["Overlay"], tuple[RowStore, Journal | None]]:
         """Pickle this version alone, not those that came after it."""
-        return Overlay, (self.store,)
+        return Overlay, (self.store, self.journal)
 
     @classmethod
     def fresh(
@@ -97,6 +100,7 @@ class Overlay:
         self, cells: Int[Tensor, " R"], rows: Float[Tensor, "R Dv"], written: Bool[Tensor, " R"]
     ) -> "Overlay":
         """Return tables in which cell cells[r] holds rows[r] where it was written; differentiable in `rows`."""
+        self._refuse_journal("be written with a graph, or by the definition; use torch.no_grad()")
         old = self.store
         place = torch.arange(old.used, old.used + rows.shape[0], dtype=torch.int32, device=cells.device)
         place = torch.where(written, place, -1)
@@ -117,9 +121,9 @@ class Overlay:
         """
         store = self.store
         if store.used <= num_pairs or not store.editable:
-            yield OverlayEditor(store.copy(), keep_log=False)
+            yield OverlayEditor(store.copy(), keep_log=False, journal=self.journal)
             return
-        editor = OverlayEditor(store, keep_log=True)
+        editor = OverlayEditor(store, keep_log=True, journal=self.journal)
         try:
             yield editor
         except BaseException:
@@ -132,20 +136,24 @@ class Overlay:
         """Cut the graph, keeping the numbers."""
         store = self.store
         new = store.moved(store.index, store.rows.detach(), store.base)
-        return Overlay(new.compacted() if 2 * self.num_rows < store.used else new)
+        return Overlay(new.compacted() if 2 * self.num_rows < store.used else new, self.journal)
 
     def to(self, device: torch.device | str, base: Tensor | None) -> "Overlay":
         """Return the same tables on `device`, over `base`, which is the same base table there."""
+        self._refuse_journal("be moved to another device")
         store = self.store
         return Overlay(store.moved(store.index.to(device), store.rows.to(device), base))
 
     def select(self, streams: Int[Tensor, " K"]) -> "Overlay":
         """Return the tables of `streams`, repeated or reordered as asked."""
+        self._refuse_journal("be part of a batch; fork the state instead")
         return Overlay(self.store.replaced(self.store.index[streams], self.store.rows).compacted())
 
     @classmethod
     def join(cls, tables: Sequence["Overlay"]) -> "Overlay":
         """Return the tables of all streams of `tables`, which are over one base, one after the other."""
+        for table in tables:
+            table._refuse_journal("be part of a batch")
         stores = [table.store for table in tables]
         starts = torch.tensor([0] + [store.used for store in stores]).cumsum(0).tolist()
         shifted = [
@@ -154,6 +162,14 @@ class Overlay:
         ]
         rows = torch.cat([store.rows[: store.used] for store in stores])
         return cls(stores[0].replaced(torch.cat(shifted), rows))
+
+    def with_journal(self) -> "Overlay":
+        """Return the same table, whose writes are noted from now on."""
+        return Overlay(self.store.copy(), Journal())
+
+    def _refuse_journal(self, what: str) -> None:
+        if self.journal is not None:
+            raise ValueError(f"FwPKMState: a memory that keeps a journal cannot {what}")
 
     def dense(self) -> Float[Tensor, "S N Dv"]:
         """Spell the tables out in full."""
@@ -181,9 +197,9 @@ class Overlay:
 class OverlayEditor:
     """Access to one storage while its next version is being written."""
 
-    def __init__(self, store: RowStore, *, keep_log: bool) -> None:
+    def __init__(self, store: RowStore, *, keep_log: bool, journal: Journal | None = None) -> None:
         self.store = store
-        self.result = Overlay(store)
+        self.result = Overlay(store, journal)
         self._keep_log = keep_log
         self._used = store.used
         self._log: list[tuple[Tensor, Tensor]] = []
@@ -196,6 +212,8 @@ class OverlayEditor:
         number: Int[Tensor, "M J"],
         write_w: Float[Tensor, "M J"],
         target: Float[Tensor, "M Dv"],
+        *,
+        tokens: Int[Tensor, " M"] | None = None,
     ) -> Float[Tensor, "M Dv"]:
         """Read for one chunk's tokens, then write their rows; returns what was read.
 
@@ -205,7 +223,10 @@ class OverlayEditor:
             number: Which of them each pair addresses.
             write_w: Step sizes.
             target: What the cells should have answered.
+            tokens: Which tokens these are, for the journal; None: those that come next.
         """
+        if self.result.journal is not None:
+            self._note(self.result.journal, w, cells, number, write_w, target, tokens)
         row, new = self.store.claim(cells)
         if self._keep_log:
             old = row[row < self._used]
@@ -213,6 +234,31 @@ class OverlayEditor:
             self._new.append(new)
         count = [number.shape[0]]
         return memory_scan_(self.store.rows, row[number], w, write_w, target, count, count)
+
+    def _note(
+        self,
+        journal: Journal,
+        w: Tensor,
+        cells: Tensor,
+        number: Tensor,
+        write_w: Tensor,
+        target: Tensor,
+        tokens: Tensor | None,
+    ) -> None:
+        """Put a write into the journal; copies, because these are views of what many tokens share."""
+        if tokens is None:
+            tokens = torch.arange(journal.written, journal.written + len(w))
+        write = Write(
+            tokens=tokens,
+            cells=cells.clone(),
+            number=number.clone(),
+            w=w.clone(),
+            write_w=write_w.clone(),
+            target=target.clone(),
+            before=self.store.gather(cells),
+            was_written=self.store.locate(cells) >= 0,
+        )
+        self.result.journal = journal.append(write)
 
     def roll_back(self) -> None:
         """Take this editor's writes out again, wherever they broke off."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fwpkm.memory.journal import Source
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.quantise import RowFormat
 from fwpkm.memory.recurrence import FastWeights, scan_by_definition, scan_in_place, scan_with_graph
@@ -184,6 +185,41 @@ class FwPKMState(State):
     def thaw(self) -> "FwPKMState":
         """Return this memory to go on learning, from where it was frozen."""
         return replace(self, frozen=False)
+
+    def with_journal(self) -> "FwPKMState":
+        """Return this memory, of one stream that has seen nothing, keeping a journal of all it will write.
+
+        See `fwpkm.memory.journal`. A journal is for inference, and is not saved with the memory.
+
+        Raises:
+            ValueError: If there are several streams, tokens were seen, or the options cannot be noted.
+        """
+        problems = []
+        if self.tokens_seen != (0,):
+            problems.append(f"it must be of one stream without tokens, got tokens_seen={self.tokens_seen}")
+        if self.options.border != "moved":
+            problems.append(f"border must be 'moved', got {self.options.border!r}")
+        if self.options.needs_definition is not None:
+            problems.append(
+                f"{self.options.needs_definition} is carried out by the definition, which is not noted"
+            )
+        if problems:
+            raise ValueError("FwPKMState.with_journal: " + "; ".join(problems))
+        return replace(self, table=self.table.with_journal())
+
+    def sources(self, q: Float[Tensor, "1 1 H Dk"], *, most: int = 10) -> list[Source]:
+        """Name the tokens behind what a query would read now, those that contribute most first.
+
+        Raises:
+            ValueError: If no journal is kept.
+        """
+        if self.table.journal is None:
+            raise ValueError("FwPKMState.sources: the memory keeps no journal; use with_journal()")
+        score, slot, _ = address(
+            q, self.keys, topk=self.options.topk, score=self.options.score, squares=self.key_squares
+        )
+        w = read_weights(score.reshape(1, -1), self.options.weights, self.temperature)
+        return self.table.journal.sources(slot.flatten(), w.flatten(), most=most)
 
     def fork(self) -> "FwPKMState":
         """Return a state to continue independently. States are values, so this is `self`; it costs nothing."""
