@@ -9,12 +9,19 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from fwpkm.testing import golden_layer, golden_model
 
 Row = tuple[str, float, float]
+
+
+def load_case(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read NAME.json and the NAME.safetensors beside it."""
+    return json.loads(path.read_text()), load_file(path.with_suffix(".safetensors"))
 
 
 def run_case(path: Path, *, strict: bool = False) -> list[Row]:
@@ -23,8 +30,7 @@ def run_case(path: Path, *, strict: bool = False) -> list[Row]:
     Raises:
         ValueError: If the case has another form, or options that neither we nor the release can compute.
     """
-    case = json.loads(path.read_text())
-    tensors = load_file(path.with_suffix(".safetensors"))
+    case, tensors = load_case(path)
     if "layer" in case:
         errors = golden_layer.layer_errors(case, tensors)
         return [(name, error, golden_layer.TOLERANCE) for name, error in errors.items()]

@@ -25,7 +25,8 @@ _SECTIONS: dict[str, dict[str, Any]] = {
     "swiglu": {"hidden_dim": 32},
     "pkm": {"num_subkeys": 8, "key_dim": 8, "value_dim": 16, "num_heads": 2, "topk": 3},
     "fwpkm": {"num_subkeys": 8, "key_dim": 8, "value_dim": 12, "topk": 3, "chunk_size": 5, "key_std": 1.0},
-    "fwmlp": {"hidden_dim": 12, "key_dim": 8, "value_dim": 10, "chunk_size": 4},
+    # With the default step size these small networks diverge within 20 tokens.
+    "fwmlp": {"hidden_dim": 12, "key_dim": 8, "value_dim": 10, "chunk_size": 4, "lr": 0.03},
     "short_conv": {"kernel_size": 3},
 }
 _WINDOWED = {**_SECTIONS["attention"], "window": 6}
