@@ -7,13 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fwpkm.layers.fwpkm import FwPKM
-from fwpkm.layers.pkm import ProductKeyMemory
 from fwpkm.models.decoder import Decoder
 from fwpkm.train.config import OptimizerConfig
 from fwpkm.train.sharding import is_sharded, place_like, whole
-
-_TABLES = ("keys", "values", "initial_keys", "initial_values")
+from fwpkm.train.tables import trained_tables
 
 
 class Optimizer:
@@ -107,7 +104,7 @@ def _numbers(grad: Tensor) -> Tensor:
 def _groups(
     model: Decoder, config: OptimizerConfig, names: dict[Tensor, str]
 ) -> dict[str, list[dict[str, Any]]]:
-    tables, sparse = _tables(model)
+    tables, sparse = ({id(p) for p in found} for found in trained_tables(model))
     embeddings = {id(model.embed.weight), id(model.head_weight)}
     groups: dict[tuple[str, float, float, bool], list[Tensor]] = {}
     for p in names:
@@ -122,15 +119,3 @@ def _groups(
         extra = {"weight_decay": decay} if kind == "dense" else {}
         made[kind].append({"params": params, "lr_factor": factor, **extra})
     return made
-
-
-def _tables(model: Decoder) -> tuple[set[int], set[int]]:
-    """Return the ids of all tables and sub-keys, and of those with sparse gradients."""
-    tables, sparse = set(), set()
-    for module in model.modules():
-        if isinstance(module, FwPKM | ProductKeyMemory):
-            tables |= {id(p) for name, p in module.named_parameters(recurse=False) if name in _TABLES}
-            if module.config.sparse_grad:
-                values = module.values if isinstance(module, ProductKeyMemory) else module.initial_values
-                sparse.add(id(values))
-    return tables, sparse

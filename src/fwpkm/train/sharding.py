@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from fwpkm.models.decoder import Decoder
+from fwpkm.train.tables import trained_tables
 
 
 def shard(model: Decoder, world: int, device: torch.device) -> None:
     """Let every process keep a share of each block only. Gradients are added up, not averaged.
+
+    Tables, sub-keys and scalars stay whole on every process: rows are looked up one by one, and FSDP2 takes no scalars.
 
     Raises:
         ValueError: Without torchrun.
@@ -26,9 +29,9 @@ def shard(model: Decoder, world: int, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (world,))
-    scalars = {p for p in model.parameters() if p.ndim == 0}  # FSDP2 takes none; they stay whole everywhere
+    kept = {p for p in model.parameters() if p.ndim == 0} | trained_tables(model)[0]
     for part in (*model.blocks, model):
-        sharded: Any = fully_shard(part, mesh=mesh, ignored_params=scalars)
+        sharded: Any = fully_shard(part, mesh=mesh, ignored_params=kept)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
 
