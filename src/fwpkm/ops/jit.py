@@ -5,17 +5,24 @@ from typing import Any
 
 import numba
 
+_ANY_ORDER = {"contract", "reassoc", "nsz"}
+
 
 def jit(fn: Callable[..., Any]) -> Any:
     """Compile loops with numba, free of the interpreter's lock, sums in any order; NaN and infinity keep their meaning.
 
     What was compiled is kept on disk where numba finds a place to write to.
     """
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"contract", "reassoc", "nsz"},
-    }
+    return _compile(fn, _ANY_ORDER)
+
+
+def jit_without_nan(fn: Callable[..., Any]) -> Any:
+    """Do the same for loops that never meet a NaN, so that maxima too may be taken in any order."""
+    return _compile(fn, {*_ANY_ORDER, "nnan"})
+
+
+def _compile(fn: Callable[..., Any], fastmath: set[str]) -> Any:
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     try:
         return numba.njit(cache=True, **options)(fn)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to

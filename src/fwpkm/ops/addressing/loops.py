@@ -6,14 +6,14 @@ from typing import no_type_check
 import numpy as np
 
 from fwpkm.ops.addressing.constants import IDW_EPS
-from fwpkm.ops.jit import jit
+from fwpkm.ops.jit import jit, jit_without_nan
 from fwpkm.ops.rows import add_row, inner, weighted_rows
 
-COLUMNS = 64
+COLUMNS = 128
 """Columns of a sub-key gradient that are added up in one go."""
 
-_BLOCK = 32
-"""Scores that are compared with the k-th best at once."""
+_GROUP = 8
+"""Scores of which only the best is looked at first."""
 
 
 @jit
@@ -31,26 +31,74 @@ def insert(v, place, values, ids):
 
 @jit
 @no_type_check
-def top(row, values, ids):
-    """Find the largest of a row, best first; a NaN anywhere makes all of them NaN."""
-    k, n = values.shape[0], row.shape[0]
-    for j in range(k):
+def top(row, values, ids, room):
+    """Find the largest of a row, best first; a NaN anywhere makes all of them NaN.
+
+    k numbers at least reach the k-th best of any groups' maxima, so nothing below that bound is looked at. Sifting
+    without branches is several times faster than one pass that keeps the best so far.
+    """
+    maxima, coarse, groups, places = room
+    for j in range(values.shape[0]):
         values[j] = -np.inf
         ids[j] = j
-    for start in range(0, n, _BLOCK):
-        block = row[start : min(start + _BLOCK, n)]
-        least, larger = values[k - 1], 0
-        for d in range(block.shape[0]):
-            larger += not (block[d] <= least)
-        if larger == 0:
-            continue
-        for d in range(block.shape[0]):
-            if block[d] > values[k - 1]:
-                insert(block[d], start + d, values, ids)
-            elif block[d] != block[d]:
-                values[:] = np.nan
-                ids[:] = np.arange(k)
-                return
+    if group_maxima(row, maxima) > 0:
+        values[:] = np.nan
+        return
+    group_maxima(maxima, coarse)
+    bound = lower_bound(coarse, values.shape[0])
+    num_groups, num_places = 0, 0
+    for g in range(maxima.shape[0]):
+        groups[num_groups] = g
+        num_groups += maxima[g] >= bound
+    for at in range(num_groups):
+        for d in range(groups[at], row.shape[0], maxima.shape[0]):
+            places[num_places] = d
+            num_places += row[d] >= bound
+    for at in range(num_places):
+        d = places[at]
+        if row[d] > values[-1]:
+            insert(row[d], d, values, ids)
+
+
+@jit
+@no_type_check
+def group_maxima(row, maxima):
+    """Take the maximum of every group, the numbers a whole number of groups apart; return how many are NaN."""
+    num_groups, num_nan = maxima.shape[0], 0
+    maxima[:] = -np.inf
+    for start in range(0, row.shape[0], num_groups):
+        span = row[start : start + num_groups]
+        for g in range(span.shape[0]):
+            maxima[g] = span[g] if span[g] > maxima[g] else maxima[g]
+            num_nan += span[g] != span[g]
+    return num_nan
+
+
+@jit_without_nan
+@no_type_check
+def lower_bound(maxima, k):
+    """Return a number that at least k of the maxima reach, minus infinity if there are fewer; uses them up."""
+    best = maxima.dtype.type(-np.inf)
+    for _ in range(k):
+        best = maxima.dtype.type(-np.inf)
+        for g in range(maxima.shape[0]):
+            best = max(best, maxima[g])
+        for g in range(maxima.shape[0]):
+            maxima[g] = maxima[g] if maxima[g] < best else maxima.dtype.type(-np.inf)
+    return best
+
+
+@jit
+@no_type_check
+def new_room(like, n, k):
+    """Return what `top` works in, for the k best of n."""
+    num_groups = -(-n // _GROUP)
+    return (
+        np.empty(num_groups, dtype=like.dtype),
+        np.empty(min(num_groups, 2 * k), dtype=like.dtype),
+        np.empty(num_groups + 1, dtype=np.int64),
+        np.empty(n + 1, dtype=np.int64),
+    )
 
 
 @jit
@@ -59,12 +107,14 @@ def find_slots(first, last, part, near, x, idw, s, i, best, slot, place):
     """Find each token's best sub-keys, then the best pairs of these."""
     _, _, H, M, n = near.shape
     k = s.shape[-1]
-    pair = np.empty(k, dtype=np.int64)
+    pair, room = np.empty(k, dtype=np.int64), new_room(near, n, k)
     for token in range(first, last):
         a, h, m = token // (H * M), token // M % H, token % M
         for half in range(2):
             query = x[a, half, h, m]
-            score_half(near[a, half, h, m], inner(query, query), idw, s[a, half, h, m], i[a, half, h, m])
+            score_half(
+                near[a, half, h, m], inner(query, query), idw, s[a, half, h, m], i[a, half, h, m], room
+            )
         best_pairs(s[a, 0, h, m], s[a, 1, h, m], best[a, m, h], pair)
         for j in range(k):
             row, column = pair[j] // k, pair[j] % k
@@ -75,9 +125,9 @@ def find_slots(first, last, part, near, x, idw, s, i, best, slot, place):
 
 @jit
 @no_type_check
-def score_half(near, square, idw, values, ids):
+def score_half(near, square, idw, values, ids, room):
     """Find one half's best sub-keys and their scores, from  2 q . K - |K|^2  ("idw"), |q|^2 given, or  q . K."""
-    top(near, values, ids)
+    top(near, values, ids, room)
     if not idw:
         return
     for j in range(values.shape[0]):

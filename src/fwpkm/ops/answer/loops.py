@@ -5,7 +5,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from fwpkm.ops.addressing.loops import best_pairs, score_half
+from fwpkm.ops.addressing.loops import best_pairs, new_room, score_half
 from fwpkm.ops.jit import jit
 from fwpkm.ops.rows import add_row, inner
 
@@ -18,7 +18,7 @@ def answer(q, keys, squares, base, index, rows, temperature, topk, idw, kind, ou
     """out = sum_j w_j V[slot_j] for every token."""
     B, T, H, Dk = q.shape
     n, half = keys.shape[3], Dk // 2
-    near = np.empty(n, dtype=q.dtype)
+    near, room = np.empty(n, dtype=q.dtype), new_room(q, n, topk)
     s, i = np.empty((2, topk), dtype=q.dtype), np.empty((2, topk), dtype=np.int64)
     w, cell, pair = (
         np.empty(H * topk, dtype=q.dtype),
@@ -36,7 +36,7 @@ def answer(q, keys, squares, base, index, rows, temperature, topk, idw, kind, ou
                     near[key] = inner(x, keys[a, side, h, key])
                     if idw:
                         near[key] = 2 * near[key] - squares[a, side, h, key]
-                score_half(near, inner(x, x), idw, s[side], i[side])
+                score_half(near, inner(x, x), idw, s[side], i[side], room)
             best_pairs(s[0], s[1], w[h * topk : h * topk + topk], pair)
             for j in range(topk):
                 cell[h * topk + j] = table * n * n + i[0, pair[j] // topk] * n + i[1, pair[j] % topk]
