@@ -42,7 +42,7 @@ def test_hundreds_of_interleaved_sessions_are_each_what_they_would_be_alone(seed
     def draw(n):
         return int(torch.randint(n, (), generator=rng))
 
-    for _ in range(50):
+    for _ in range(40):
         group = sorted({draw(len(parked)) for _ in range(draw(8) + 1)})
         lengths = [draw(10) + 1 for _ in group]
         x = torch.randn(len(group), max(lengths), CONFIG.dim, generator=rng, dtype=torch.float64)
@@ -58,8 +58,8 @@ def test_hundreds_of_interleaved_sessions_are_each_what_they_would_be_alone(seed
             source, target = draw(len(parked)), draw(len(parked))
             parked[target], history[target] = parked[source], list(history[source])
     used = [i for i, pieces in history.items() if pieces]
-    assert len(used) > 80
-    for i in used[:: len(used) // 40]:
+    assert len(used) > 60
+    for i in used[:: len(used) // 20]:
         assert_same_state(parked[i].restore(), read(layer, None, torch.cat(history[i]))[1])
     del parked
     gc.collect()
@@ -119,7 +119,8 @@ def test_a_whole_models_cache_is_parked_and_restored():
     pool = MemoryPool(block_rows=32)
     with torch.no_grad():
         cache = model(torch.randint(40, (2, 19))).cache
-        parked, ids = pool.park(cache), torch.randint(40, (2, 7))
+    parked, ids = pool.park(cache), torch.randint(40, (2, 7))
+    with torch.no_grad():
         assert torch.equal(model(ids, parked.restore()).logits, model(ids, cache).logits)
     assert parked.num_rows == pool.num_rows > 0
     assert parked.num_bytes < cache.num_bytes

@@ -12,7 +12,8 @@ from fwpkm.models.files import save_model
 from fwpkm.sessions.answer import AnswerText
 from fwpkm.sessions.engine import Sampling, fresh_cache, read_tokens
 from fwpkm.sessions.join import join_caches
-from fwpkm.sessions.session import MemorySession, ask_together, read_together
+from fwpkm.sessions.session import MemorySession
+from fwpkm.sessions.together import ask_together, read_together
 from fwpkm.testing.systems import SYSTEMS, make_system
 from fwpkm.testing.unchecked import build_unchecked
 

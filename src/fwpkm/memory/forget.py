@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from fwpkm.memory.journal import Write
@@ -22,6 +23,7 @@ class Forgotten:
     """Later tokens whose writes were carried out anew on what was left."""
 
 
+@torch.no_grad()
 def forget(state: FwPKMState, start: int, stop: int) -> Forgotten:
     """Take the writes of tokens [start, stop) of a stream out again, and those that learned these tokens.
 

@@ -84,6 +84,7 @@ class MemoryPool:
         if self.block_rows < 1:
             raise ValueError(f"MemoryPool: block_rows must be at least 1, got block_rows={self.block_rows}")
 
+    @torch.no_grad()
     def park(self, state: S, since: Parked[S] | None = None) -> Parked[S]:
         """Keep a memory's rows in the pool.
 

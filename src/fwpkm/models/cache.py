@@ -125,6 +125,15 @@ class DecoderCache(State):
         """Return the same with memories that learn again, from where they were frozen."""
         return DecoderCache(blocks=tuple(block.thaw() for block in self.blocks))
 
+    def with_journal(self) -> "DecoderCache":
+        """Return the same, of one stream that has seen nothing, with FwPKM memories that note what they write."""
+
+        def note(block: BlockState) -> BlockState:
+            memory = block.memory
+            return replace(block, memory=memory.with_journal()) if isinstance(memory, FwPKMState) else block
+
+        return DecoderCache(blocks=tuple(note(block) for block in self.blocks))
+
     def save(
         self,
         path: str | os.PathLike[str],

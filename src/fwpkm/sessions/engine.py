@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fwpkm.models.cache import DecoderCache
@@ -50,6 +50,12 @@ def fresh_cache(model: Decoder, num_streams: int = 1) -> DecoderCache:
 
 
 @torch.no_grad()
+def flushed(cache: DecoderCache) -> DecoderCache:
+    """Write all tokens whose targets are known, without a graph."""
+    return cache.flush()
+
+
+@torch.no_grad()
 def read_tokens(
     model: Decoder,
     cache: DecoderCache,
@@ -82,7 +88,6 @@ def read_tokens(
     return last, cache
 
 
-@torch.no_grad()
 def generate(
     model: Decoder,
     cache: DecoderCache,
@@ -102,15 +107,23 @@ def generate(
     draw = torch.Generator().manual_seed(sampling.seed)
     live = list(range(hidden.shape[0]))
     for _ in range(sampling.max_tokens):
-        tokens = _choose(hidden @ model.head_weight.T, sampling, draw)
+        tokens = _choose(hidden @ model.head_weight.detach().T, sampling, draw)
         yield {b: int(tokens[b]) for b in live}, cache
         live = [b for b in live if going_on(b, int(tokens[b]))]
         if not live:
             return
-        mask = torch.zeros(len(tokens), 1, dtype=torch.bool, device=hidden.device)
+        mask = torch.zeros(len(tokens), dtype=torch.bool, device=hidden.device)
         mask[live] = True
-        output = model(tokens[:, None], cache, None if len(live) == len(tokens) else mask, logits_to_keep=0)
-        hidden, cache = output.hidden[:, -1], output.cache
+        hidden, cache = _read_one(model, cache, tokens, mask)
+
+
+@torch.no_grad()
+def _read_one(
+    model: Decoder, cache: DecoderCache, tokens: Int[Tensor, " B"], mask: Bool[Tensor, " B"]
+) -> tuple[Float[Tensor, "B D"], DecoderCache]:
+    some = None if bool(mask.all()) else mask[:, None]
+    output = model(tokens[:, None], cache, some, logits_to_keep=0)
+    return output.hidden[:, -1], output.cache
 
 
 def _choose(logits: Float[Tensor, "B V"], sampling: Sampling, draw: torch.Generator) -> Int[Tensor, " B"]:

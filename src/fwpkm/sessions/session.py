@@ -1,8 +1,8 @@
 """One model's memory of what one reader has read: ask it, save it, fork it, take it back."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Int
@@ -14,30 +14,11 @@ from fwpkm.memory.quantise import RowFormat
 from fwpkm.memory.saving import SaveReport, load_state
 from fwpkm.models.cache import CACHE_CLASSES, DecoderCache
 from fwpkm.models.decoder import Decoder
+from fwpkm.nested import unknown_name
 from fwpkm.sessions.answer import AnswerText
-from fwpkm.sessions.engine import Progress, Sampling, fresh_cache, generate, read_tokens
-from fwpkm.sessions.join import join_caches
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One document that a session has read."""
-
-    name: str
-    start: int
-    """Its first token, counted from the session's first."""
-    stop: int
-    """The token after its last one."""
-    times: int = 1
-    """How often it was read; `stop - start` counts all readings."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """What a session knew at some time; a value."""
-
-    cache: DecoderCache
-    readings: tuple[Reading, ...] = ()
+from fwpkm.sessions.engine import Progress, Sampling, flushed, fresh_cache, generate, read_tokens
+from fwpkm.sessions.mark import Mark, Reading, read_documents
+from fwpkm.sessions.provenance import SourceToken, find_sources, forget_tokens
 
 
 class MemorySession:
@@ -52,7 +33,13 @@ class MemorySession:
     """
 
     def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, mark: Mark | None = None, *, piece_tokens: int = 2048
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        mark: Mark | None = None,
+        *,
+        piece_tokens: int = 2048,
+        journal: bool = False,
     ) -> None:
         """Begin with nothing read, or at a mark of another session of this model.
 
@@ -61,6 +48,7 @@ class MemorySession:
             tokenizer: The one that it was trained with.
             mark: Where to begin.
             piece_tokens: Tokens that are read at once: more are faster and take more memory.
+            journal: Note every write, for `why` and `forget`; costs several times the memory, and is not saved.
         """
         if piece_tokens < 1:
             raise ValueError(
@@ -72,7 +60,12 @@ class MemorySession:
                 f"vocab_size={model.config.vocab_size}"
             )
         self.model, self.tokenizer, self.piece_tokens = model, tokenizer, piece_tokens
-        self._mark = Mark(cache=fresh_cache(model)) if mark is None else mark
+        self.keeps_journal = journal
+        self._mark = self._nothing() if mark is None else mark
+
+    def _nothing(self) -> Mark:
+        cache = fresh_cache(self.model)
+        return Mark(cache=cache.with_journal() if self.keeps_journal else cache)
 
     def mark(self) -> Mark:
         """Return what this session knows now, to come back to."""
@@ -84,11 +77,17 @@ class MemorySession:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._mark = Mark(cache=fresh_cache(self.model))
+        self._mark = self._nothing()
 
     def fork(self) -> "MemorySession":
         """Return a session that knows the same and goes its own way; costs nothing."""
-        return MemorySession(self.model, self.tokenizer, self._mark, piece_tokens=self.piece_tokens)
+        return MemorySession(
+            self.model,
+            self.tokenizer,
+            self._mark,
+            piece_tokens=self.piece_tokens,
+            journal=self.keeps_journal,
+        )
 
     def freeze(self) -> None:
         """Let the memories only be read from now on."""
@@ -111,7 +110,7 @@ class MemorySession:
     @property
     def tokens_seen(self) -> int:
         """Tokens read so far, those of kept questions and answers included."""
-        return int(self.cache.tokens_seen[0])
+        return self._mark.tokens_seen
 
     def read(
         self, text: str, *, times: int = 1, name: str | None = None, progress: Progress | None = None
@@ -127,7 +126,16 @@ class MemorySession:
         Raises:
             ValueError: If `times` is below 1, or the text does not survive the tokenizer.
         """
-        read_together([self], [text], times=times, names=[name], progress=progress)
+        (self._mark,) = read_documents(
+            self.model,
+            [self._mark],
+            [self.encode(text, continuing=self.tokens_seen > 0)],
+            [name],
+            times=times,
+            piece=self.piece_tokens,
+            journal=self.keeps_journal,
+            progress=progress,
+        )
 
     def ask(self, prompt: str, sampling: Sampling = Sampling(), *, keep: bool = False) -> str:  # noqa: B008 - frozen
         """Return the model's continuation of `prompt`.
@@ -141,20 +149,81 @@ class MemorySession:
 
     def stream(self, prompt: str, sampling: Sampling = Sampling(), *, keep: bool = False) -> Iterator[str]:  # noqa: B008
         """Yield the answer bit by bit; what `ask` would return, once all bits are joined."""
-        answer = AnswerText(self.tokenizer, sampling.stop)
-        hidden, cache = read_tokens(
-            self.model, self.cache, [self.encode(prompt, continuing=True)], piece=self.piece_tokens
-        )
+        answer, said = AnswerText(self.tokenizer, sampling.stop), list[int]()
+        ids = self.encode(prompt, continuing=True)
+        hidden, cache = read_tokens(self.model, self.cache, [ids], piece=self.piece_tokens)
         steps = generate(self.model, cache, hidden, sampling, lambda _, token: not answer.ended)
         for tokens, seen in steps:
-            cache, last = seen, tokens[0]
-            if new := answer.add(last):
+            cache, said = seen, [*said, tokens[0]]
+            if new := answer.add(tokens[0]):
                 yield new
         if new := answer.finish():
             yield new
         if keep:
-            _, cache = read_tokens(self.model, cache, [torch.tensor([last])], piece=1)
-            self._mark = replace(self._mark, cache=cache.flush())
+            _, cache = read_tokens(self.model, cache, [torch.tensor(said[-1:])], piece=1)
+            kept = torch.cat((ids, torch.tensor(said)))
+            self._mark = replace(self._mark, cache=flushed(cache), ids=self._noted(kept))
+
+    def why(self, prompt: str, answer: str = "", *, most: int = 10) -> list[SourceToken]:
+        """Name the tokens of what was read that an answer comes from, the strongest first.
+
+        Args:
+            prompt: What was asked.
+            answer: What was answered; left out, what the prompt's last token reads.
+            most: How many sources to name.
+
+        Raises:
+            ValueError: If no journal is kept.
+        """
+        ids, more = self.encode(prompt, continuing=True), self.encode(answer, continuing=True)
+        # The token before an answer's token is the one that asks for it.
+        last = max(1, len(more))
+        asked = torch.cat((ids, more))[: len(ids) + last - 1]
+        return find_sources(self.model, self.cache, asked, last=last, most=most)
+
+    def text_around(self, token: int, *, reach: int = 20) -> str:
+        """Return the text from `reach` tokens before a token that was read to `reach` tokens after it.
+
+        Raises:
+            ValueError: If no journal is kept.
+        """
+        if not self.keeps_journal:
+            raise ValueError(
+                "MemorySession.text_around: the session keeps no journal; make it with journal=True"
+            )
+        ids = torch.cat(self._mark.ids) if self._mark.ids else torch.zeros(0, dtype=torch.int64)
+        return self.tokenizer.decode(ids[max(0, token - reach) : token + reach + 1].numpy())
+
+    def forget(self, name: str) -> None:
+        """Take one document's writes out of memory again.
+
+        The last document is forgotten exactly: the session is what it was before. For an earlier one the limits
+        are those of `fwpkm.memory.forget.forget`, and token mixers (attention, recurrences, convolutions) stay
+        what they are: they have read on since.
+
+        Raises:
+            ValueError: If no journal is kept, or no document is called so.
+        """
+        if not self.keeps_journal:
+            raise ValueError("MemorySession.forget: the session keeps no journal; make it with journal=True")
+        names = [reading.name for reading in self.readings]
+        if name not in names:
+            raise ValueError(f"MemorySession.forget: {unknown_name('document', name, names)}")
+        place = len(names) - 1 - names[::-1].index(name)
+        mark, reading = self._mark, self.readings[place]
+        if (before := mark.before[place]) is not None and reading.stop == self.tokens_seen:
+            self._mark = before
+            return
+        self._mark = replace(
+            mark,
+            cache=forget_tokens(mark.cache, reading.start, reading.stop),
+            readings=mark.readings[:place] + mark.readings[place + 1 :],
+            # What was known before a later document knew this one.
+            before=mark.before[:place] + (None,) * (len(names) - place - 1),
+        )
+
+    def _noted(self, ids: Int[Tensor, " T"]) -> tuple[Int[Tensor, " _"], ...]:
+        return (*self._mark.ids, ids) if self.keeps_journal else ()
 
     def save(
         self, path: str | os.PathLike[str], *, rows: RowFormat = "exact", checkpoint: str | None = None
@@ -209,69 +278,3 @@ class MemorySession:
     def encode(self, text: str, *, continuing: bool = False) -> Int[Tensor, " T"]:
         """Turn text into tokens."""
         return torch.from_numpy(self.tokenizer.encode(text, continuing=continuing).copy())
-
-
-def read_together(
-    sessions: Sequence[MemorySession],
-    texts: Sequence[str],
-    *,
-    times: int = 1,
-    names: Sequence[str | None] | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Let each session read its own text, all at once; see `MemorySession.read`.
-
-    Raises:
-        ValueError: If the sessions are not of one model, or there is not one text for each.
-    """
-    model = _one_model(sessions, texts, "texts")
-    if times < 1:
-        raise ValueError(f"MemorySession.read: times must be at least 1, got times={times}")
-    names = [None] * len(sessions) if names is None else names
-    encoded = [s.encode(text, continuing=s.tokens_seen > 0) for s, text in zip(sessions, texts, strict=True)]
-    ids = [own.repeat(times) for own in encoded]
-    cache = join_caches([session.cache for session in sessions])
-    _, cache = read_tokens(model, cache, ids, piece=sessions[0].piece_tokens, progress=progress)
-    cache = cache.flush()
-    for b, (session, own, name) in enumerate(zip(sessions, ids, names, strict=True)):
-        start, before = session.tokens_seen, session.readings
-        reading = Reading(
-            name=name or f"document {len(before) + 1}", start=start, stop=start + len(own), times=times
-        )
-        session.rollback(to=Mark(cache=_one_of(cache, b), readings=(*before, reading)))
-
-
-def ask_together(
-    sessions: Sequence[MemorySession],
-    prompts: Sequence[str],
-    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
-) -> list[str]:
-    """Ask each session its own question, all at once; the sessions stay as they were.
-
-    Raises:
-        ValueError: If the sessions are not of one model, or there is not one prompt for each.
-    """
-    model = _one_model(sessions, prompts, "prompts")
-    answers = [AnswerText(session.tokenizer, sampling.stop) for session in sessions]
-    ids = [s.encode(prompt, continuing=True) for s, prompt in zip(sessions, prompts, strict=True)]
-    cache = join_caches([session.cache for session in sessions])
-    hidden, cache = read_tokens(model, cache, ids, piece=sessions[0].piece_tokens)
-    for tokens, _ in generate(model, cache, hidden, sampling, lambda b, _: not answers[b].ended):
-        for b, token in tokens.items():
-            answers[b].add(token)
-    return [answer.text for answer in answers]
-
-
-def _one_model(sessions: Sequence[MemorySession], given: Sequence[str], what: str) -> Decoder:
-    if not sessions or len(sessions) != len(given) or any(s.model is not sessions[0].model for s in sessions):
-        raise ValueError(
-            f"sessions: there must be one of {what} for each of one or more sessions of one model, got "
-            f"{len(given)} for {len(sessions)} sessions of {len({id(s.model) for s in sessions})} models"
-        )
-    return sessions[0].model
-
-
-def _one_of(cache: DecoderCache, b: int) -> DecoderCache:
-    return (
-        cache if cache.num_streams == 1 else cache.select(torch.tensor([b], device=cache.tokens_seen.device))
-    )
