@@ -121,7 +121,7 @@ def test_trained_starts_of_memories_come_back(changes, tmp_path):
     torch.testing.assert_close(FwPKMForCausalLM.from_pretrained(tmp_path)(x).logits, model(x).logits)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", ["delta_fwmlp", "mixed"])
 def test_saved_and_loaded_models_write_the_same_text(system, tmp_path):
     model, x = make_model(system, torch.float32), make_tokens()
     model.save_pretrained(tmp_path)

@@ -13,7 +13,7 @@ from fwpkm.models.hf import FwPKMCache  # noqa: E402
 from fwpkm.testing.hf_models import make_hf_model as make_model  # noqa: E402
 from fwpkm.testing.hf_models import make_tokens  # noqa: E402
 
-NEW = 11
+NEW = 8
 """New tokens: enough for the tiny memories to be written several times while they come."""
 FEW = ("sliding_fwpkm", "mixed")
 """Systems for what only concerns the way around a model; `SYSTEMS` for what concerns its states."""
