@@ -7,7 +7,7 @@ Importing this package registers the model type "fwpkm", after which `AutoConfig
 try:
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 except ImportError as error:
-    raise ImportError("fwpkm.models.hf needs transformers 5: pip install 'fwpkm[hf]'") from error
+    raise ImportError("fwpkm.models.hf needs transformers 5.23 or newer: pip install 'fwpkm[hf]'") from error
 
 from fwpkm.models.hf.cache import FwPKMCache
 from fwpkm.models.hf.config import FwPKMHFConfig
