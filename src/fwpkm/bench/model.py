@@ -96,20 +96,22 @@ def measure_prefill(model: Decoder, tokens: int, piece: int) -> Iterator[Row]:
     """Read random tokens piece by piece, and yield a row whenever their number has doubled.
 
     `piece_bytes` is the most that any piece since the last row needed above what was resident before it: what
-    it works with, and what it adds to the state.
+    it works with, and what it adds to the state. `peak_bytes` is the most that was resident since the first piece.
     """
     model.eval()
     ids = torch.randint(model.config.vocab_size, (1, tokens))
     model(ids[:, :piece], logits_to_keep=1)  # loads and compiles code
-    cache, mark, extra, began = None, piece, 0, time.perf_counter()
+    cache, mark, began = None, piece, time.perf_counter()
+    extra = peak = 0
     for start in range(0, tokens, piece):
         part = ids[:, start : start + piece]
         results: list[DecoderCache] = []
         needed = peak_extra_bytes(_reader(model, part, cache, results))
         cache, seen = results[0], start + part.shape[1]
-        extra = max(extra, needed or 0)
+        extra, peak = max(extra, needed or 0), max(peak, peak_bytes() or 0)
         if seen >= mark or seen == tokens:
-            yield _prefill_row(cache, seen, piece, extra, time.perf_counter() - began)
+            row = _prefill_row(cache, seen, piece, time.perf_counter() - began)
+            yield {**row, "piece_bytes": extra, "peak_bytes": peak}
             mark, extra = 2 * mark, 0
 
 
@@ -119,7 +121,7 @@ def _reader(
     return lambda: results.append(model(ids, cache, logits_to_keep=1).cache)
 
 
-def _prefill_row(cache: DecoderCache, seen: int, piece: int, extra: int, seconds: float) -> Row:
+def _prefill_row(cache: DecoderCache, seen: int, piece: int, seconds: float) -> Row:
     return {
         "what": "prefill",
         "tokens": seen,
@@ -127,7 +129,6 @@ def _prefill_row(cache: DecoderCache, seen: int, piece: int, extra: int, seconds
         "seconds": seconds,
         "tokens_s": seen / seconds,
         "state_bytes": cache.num_bytes,
-        "piece_bytes": extra,
         "resident_bytes": resident_bytes(),
     }
 
