@@ -1,9 +1,9 @@
 """The kill test: SIGKILL at random moments, and whether the resumed run is the undisturbed one."""
 
 import argparse
-import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fwpkm.train.rundir import METRICS
+from fwpkm.train.rundir import METRICS, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,21 +30,47 @@ class KilledRun:
 
 def read_losses(folder: Path) -> list[tuple[int, float]]:
     """Return the step and loss of every line of training metrics."""
-    lines = (json.loads(text) for text in (folder / METRICS).read_text(encoding="utf-8").splitlines())
-    return [(line["step"], line["objective"]) for line in lines if line["kind"] == "train"]
+    lines = RunFolder(folder).read_metrics("train")
+    return [(line["step"], line["objective"]) for line in lines]
 
 
-def run_undisturbed(command: Sequence[str], folder: Path) -> tuple[list[tuple[int, float]], float]:
-    """Run a training command to its end; return its losses, and the seconds that it took.
+def run_to_end(command: Sequence[str], folder: Path) -> str:
+    """Run or resume a training command until it ends by itself; return what it said.
 
     Raises:
         RuntimeError: If it fails.
     """
-    began = time.monotonic()
-    done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True)
+    done = subprocess.run([*command, "--out", str(folder), "--resume"], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"run_undisturbed: {' '.join(command)} failed: {done.stderr[-2000:]}")
-    return read_losses(folder), time.monotonic() - began
+        raise RuntimeError(f"run_to_end: training in {folder} failed: {done.stderr[-2000:]}")
+    return done.stderr
+
+
+def run_until_killed(command: Sequence[str], folder: Path, *, step: int, pause: float) -> tuple[bool, str]:
+    """Run or resume a training command and send SIGKILL `pause` seconds after it has written down `step` steps.
+
+    Returns:
+        Whether it was killed before its end, and what it had said.
+    """
+    process = subprocess.Popen(
+        [*command, "--out", str(folder), "--resume"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and _steps_written(folder) < step:
+        time.sleep(0.002)
+    time.sleep(pause)
+    process.kill()
+    said = process.communicate()[1]
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"run_until_killed: training in {folder} failed: {said[-2000:]}")
+    return process.returncode != 0, said
+
+
+def _steps_written(folder: Path) -> int:
+    metrics = folder / METRICS
+    return metrics.read_bytes().count(b'"kind": "train"') if metrics.exists() else 0
 
 
 def run_killed(
@@ -52,34 +78,17 @@ def run_killed(
     folder: Path,
     expected: list[tuple[int, float]],
     *,
-    longest: float,
     kills: int,
     draw: random.Random,
 ) -> KilledRun:
-    """Kill a run `kills` times, each time at a moment of up to `longest` seconds, then let it end.
-
-    Raises:
-        RuntimeError: If a resumed run fails.
-    """
+    """Kill a run at `kills` random moments, one behind the other, then let it end."""
     hit, passed_over, during_save = 0, 0, 0
-    for attempt in range(kills + 1):
-        last = attempt == kills
-        process = subprocess.Popen(
-            [*command, "--out", str(folder), "--resume"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            _, err = process.communicate(timeout=None if last else draw.uniform(0.2, 1.0) * longest)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, err = process.communicate()
-            hit += 1
-            during_save += bool(list(folder.glob("checkpoints/*.unfinished")))
-        passed_over += err.count("passed over")
-        if process.returncode not in (0, -9):
-            raise RuntimeError(f"run_killed: resuming in {folder} failed: {err[-2000:]}")
+    for step in sorted(draw.randrange(len(expected)) for _ in range(kills)):
+        killed, said = run_until_killed(command, folder, step=step, pause=draw.uniform(0, 0.05))
+        hit += killed
+        during_save += bool(list(folder.glob("checkpoints/*.unfinished")))
+        passed_over += said.count("passed over")
+    passed_over += run_to_end(command, folder).count("passed over")
     equal = read_losses(folder) == expected
     return KilledRun(kills=hit, equal=equal, passed_over=passed_over, during_save=during_save)
 
@@ -101,12 +110,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     command = training_command(options.recipe)
-    expected, seconds = run_undisturbed(command, options.out / "undisturbed")
-    print(f"undisturbed: {len(expected)} steps in {seconds:.1f} s", flush=True)
+    run_to_end(command, options.out / "undisturbed")
+    expected = read_losses(options.out / "undisturbed")
+    print(f"undisturbed: {len(expected)} steps", flush=True)
     draw, found = random.Random(options.seed), []
     for i in range(options.runs):
         folder = options.out / f"run-{i}"
-        found.append(run_killed(command, folder, expected, longest=seconds, kills=options.kills, draw=draw))
+        found.append(run_killed(command, folder, expected, kills=options.kills, draw=draw))
         print(f"run {i}: {found[-1]}", flush=True)
         shutil.rmtree(folder)
     print(

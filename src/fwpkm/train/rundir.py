@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fwpkm.bench.machine import describe_machine
+from fwpkm.machine import describe_machine
 from fwpkm.recipe import Recipe, read_recipe
 from fwpkm.train.durable import remove_unfinished, write_json, write_text
 

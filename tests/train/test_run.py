@@ -1,0 +1,131 @@
+"""The whole command: what it writes, what it refuses, and runs that are killed."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fwpkm.cli.main import main
+from fwpkm.models.files import load_model
+from fwpkm.recipe import read_recipe
+from fwpkm.train.config import TrainConfig
+from fwpkm.train.durable import check_folder
+from fwpkm.train.run import pick_device
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+[model]
+vocab_size = 260
+dim = 16
+num_layers = 1
+mixers = ["sliding_attention"]
+attention = { num_heads = 1, num_kv_heads = 1, head_dim = 8, window = 8 }
+swiglu = { hidden_dim = 16 }
+fwpkm = { num_subkeys = 8, key_dim = 8, value_dim = 8, topk = 2, chunk_size = 8 }
+fwpkm_layers = [0]
+[data]
+layout = "carried"
+seq_len = 16
+batch_size = 2
+[train]
+steps = 4
+carry = "document"
+trace_every = 2
+validate_every = 2
+validation_batches = 1
+[train.checkpoints]
+every_steps = 1
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    return tmp_path / "tiny.toml"
+
+
+def test_a_run_leaves_all_that_it_should(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = recipe.parent / "run"
+    assert main(["train", str(recipe), "--out", str(out), "--set", "train.seed=5"]) == 0
+    assert {p.name for p in out.iterdir()} == {
+        "recipe.toml",
+        "env.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "model",
+    }
+    assert "finished at step 4; the model is in" in capsys.readouterr().out
+    resolved = read_recipe(out / "recipe.toml")
+    assert resolved.section("train", TrainConfig).seed == 5
+    assert resolved.sections["train"]["optimizer"]["beta2"] == 0.95, "defaults are spelt out"
+    assert json.loads((out / "env.json").read_text()).keys() >= {"commit", "torch", "command", "processes"}
+    kinds = [json.loads(line)["kind"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"train": 4, "memory": 2, "validation": 2}
+    check_folder(out / "model")
+    assert load_model(out / "model").config == resolved.model
+
+
+def test_a_folder_with_a_run_is_not_written_over(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(recipe.parent / "run")
+    main(["train", str(recipe), "--out", out, "--quiet"])
+    assert main(["train", str(recipe), "--out", out, "--quiet"]) == 2
+    assert "go on with it by --resume" in capsys.readouterr().err
+    again = ["train", str(recipe), "--out", out, "--quiet", "--resume"]
+    assert main([*again, "--set", "model.swiglu.hidden_dim=32"]) == 2
+    assert "is of another model: swiglu was" in capsys.readouterr().err
+    assert main([*again, "--set", "train.steps=5"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.stpes=4", "[train]: TrainConfig: unknown field 'stpes'; did you mean 'steps'?"),
+        ("data.layuot=packed", "[data]: DataConfig: unknown field 'layuot'; did you mean 'layout'?"),
+        ("model.vocab_size=100", "set model.vocab_size="),
+        ("train.accumulate=3", "train.accumulate must divide"),
+        ("train.device=quantum", "must be a torch device"),
+        ("data.corpus=nowhere", "nowhere"),
+        ("train.parallel=shard", "start with torchrun"),
+    ],
+)
+def test_bad_input_ends_in_a_sentence(
+    recipe: Path, capsys: pytest.CaptureFixture[str], setting: str, message: str
+) -> None:
+    out = recipe.parent / "run"
+    assert main(["train", str(recipe), "--out", str(out), "--quiet", "--set", setting]) == 2
+    assert message in capsys.readouterr().err
+    assert not (out / "model").exists()
+
+
+def test_resume_needs_a_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(recipe), "--resume"]) == 2
+    assert "--resume needs --out" in capsys.readouterr().err
+
+
+def test_devices_are_named_or_chosen() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in ("cpu", "cuda")
+
+
+def kill_training() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("kill_training", ROOT / "benchmarks/kill_training.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_killed_run_goes_on_to_the_losses_of_an_undisturbed_one(recipe: Path) -> None:
+    killing = kill_training()
+    recipe.write_text(RECIPE.replace("steps = 4", "steps = 60"))
+    whole, out = recipe.parent / "whole", recipe.parent / "killed"
+    assert main(["train", str(recipe), "--out", str(whole), "--quiet"]) == 0
+    killed, _ = killing.run_until_killed(killing.training_command(recipe), out, step=7, pause=0.01)
+    assert killed
+    assert 7 <= len(killing.read_losses(out)) < 60
+    assert main(["train", str(recipe), "--out", str(out), "--quiet", "--resume"]) == 0
+    assert killing.read_losses(out) == killing.read_losses(whole)
+    assert len(killing.read_losses(out)) == 60
