@@ -44,22 +44,21 @@ class Ceilings:
 def core_work(options: CoreOptions, layer: FwPKM, tokens: int) -> Work:
     """Count what one stream's forward and backward over `tokens` fresh tokens needs at the very least.
 
-    Products: the scores of all reads, and for the sub-keys' gradients one product per read and one per key
-    step. Bytes: each pass over the pairs' rows that the recurrence defines, counted once for reading and
-    once more for writing: fetch the rows; read (v^); write; undo; gradients of weights by V and by G, G
-    gathered, G updated by write and read, G cleared.
+    Products: the scores of all reads; the gradients of sub-keys touch k of n, and are none. Bytes: each pass
+    over the pairs' rows that the recurrence defines, counted once for reading and once more for writing: fetch
+    the rows; read (v^); write; undo; gradients of weights by V and by G, G gathered, G updated by write and
+    read, G cleared.
     """
     config = layer.config
     windows = plan_windows(tokens, options)
     reads = sum(win.num_tokens for win in windows)
     writes = sum(win.num_written for win in windows)
-    steps = sum(win.num_key_tokens for win in windows)
     product = 2 * config.num_heads * config.num_subkeys * config.key_dim  # flops of one token's scores
     row = config.value_dim * 4
     pairs = config.num_heads * options.topk
     read_passes = 2 + 1 + 1 + 2 + 1  # fetch (read, write), v^, V for dw, G update (read, write), G cleared
     write_passes = 2 + 2 + 1 + 1  # write, undo (read, write each), G for u, G for da
     return Work(
-        flops=product * (2 * reads + steps),
+        flops=product * reads,
         bytes=row * pairs * (read_passes * reads + write_passes * writes),
     )

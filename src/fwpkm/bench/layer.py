@@ -17,6 +17,7 @@ from fwpkm.bench.peak import FORMS, peak_in_new_process
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.memory.state import FwPKMState
+from fwpkm.ops.backend import use_backend
 
 Row = dict[str, Any]
 
@@ -29,6 +30,7 @@ def bench_layer(*, tokens: int, longest: int, runs: int, dense_runs: int) -> Ite
     layer = FwPKM(PAPER)
     fast = _train_times(layer, tokens, runs)
     yield _against_ceiling("train fast", fast, tokens, core_work(PAPER.core, layer, tokens), ceilings)
+    yield from _other_rows(layer, tokens, runs, fast)
     yield from _dense_rows(layer, tokens, dense_runs, fast)
     yield from _length_rows(layer, longest)
     yield from _slot_rows(tokens, runs, ceilings)
@@ -63,6 +65,23 @@ def _train_times(layer: FwPKM, tokens: int, runs: int) -> Timing:
     return timed(lambda: train_step(layer, inputs), runs=runs, warmup=3)
 
 
+def _other_rows(layer: FwPKM, tokens: int, runs: int, fast: Timing) -> Iterator[Row]:
+    """Measure the same step without compiled loops, and on the worst input: all tokens read the same slots."""
+    with use_backend("torch"):
+        plain = _train_times(layer, tokens, runs)
+    yield {
+        "what": "train torch",
+        "tokens": tokens,
+        **_seconds(plain),
+        "times_fast": plain.median / fast.median,
+    }
+    hot = tuple(
+        x.detach()[:, :1].expand_as(x).clone().requires_grad_() for x in core_inputs(PAPER, 1, tokens)
+    )
+    times = timed(lambda: train_step(layer, hot), runs=runs, warmup=2)
+    yield {"what": "train hot", "tokens": tokens, **_seconds(times), "times_fast": times.median / fast.median}
+
+
 def _against_ceiling(what: str, times: Timing, tokens: int, work: Work, ceilings: Ceilings) -> Row:
     floor = work.flops / ceilings.flops + work.bytes / ceilings.bytes
     return {
@@ -94,7 +113,15 @@ def _dense_rows(layer: FwPKM, tokens: int, runs: int, fast: Timing) -> Iterator[
 
 @torch.no_grad()
 def _length_rows(layer: FwPKM, longest: int, piece: int = 4096) -> Iterator[Row]:
-    """Stream up to `longest` tokens through one state; a row at every doubling."""
+    """Stream up to `longest` tokens through one state; a row at every doubling.
+
+    Done twice and reported once, so that no length pays for memory that this process has not touched before.
+    """
+    list(_stream_rows(layer, longest, piece))
+    yield from _stream_rows(layer, longest, piece)
+
+
+def _stream_rows(layer: FwPKM, longest: int, piece: int) -> Iterator[Row]:
     state, seen, spent, mark = layer.initial_state(1), 0, 0.0, 512
     before = 0.0
     while seen < longest:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fwpkm.bench.layer import bench_layer
-from fwpkm.bench.machine import describe_machine
 from fwpkm.bench.model import MEASUREMENTS, RECIPE, bench_model
+from fwpkm.machine import describe_machine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ _COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; errors of the user's making end in one line and exit code 2."""
+    """Run one subcommand; errors of the user's or the machine's making end in one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="fwpkm", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in _COMMANDS.items():
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         return _COMMANDS[options.command].run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"fwpkm {options.command}: {error}", file=sys.stderr)
         return 2
 

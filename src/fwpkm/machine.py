@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import fwpkm
+from fwpkm.ops.backend import runs_compiled
 
 
 def describe_machine() -> dict[str, str]:
@@ -18,6 +19,7 @@ def describe_machine() -> dict[str, str]:
         "device": device,
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
+        "backend": "numba" if runs_compiled(torch.zeros(1)) else "torch",
         "python": platform.python_version(),
         "fwpkm": fwpkm.__version__,
         "commit": _commit(),
