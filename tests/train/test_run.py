@@ -9,10 +9,10 @@ import pytest
 
 from fwpkm.cli.main import main
 from fwpkm.models.files import load_model
-from fwpkm.recipe import read_recipe
+from fwpkm.recipe import read_recipe, recipe_names
 from fwpkm.train.config import TrainConfig
 from fwpkm.train.durable import check_folder
-from fwpkm.train.run import pick_device
+from fwpkm.train.run import Run, pick_device
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -129,3 +129,11 @@ def test_a_killed_run_goes_on_to_the_losses_of_an_undisturbed_one(recipe: Path) 
     assert main(["train", str(recipe), "--out", str(out), "--quiet", "--resume"]) == 0
     assert killing.read_losses(out) == killing.read_losses(whole)
     assert len(killing.read_losses(out)) == 60
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_that_comes_with_the_package_can_be_trained(name: str) -> None:
+    run = Run.of(read_recipe(name))
+    assert run.train.steps or run.train.max_tokens or run.train.max_minutes
+    again = Run.of(run.resolved())
+    assert (again.model, again.data, again.train) == (run.model, run.data, run.train)
