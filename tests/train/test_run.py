@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -97,6 +98,39 @@ def test_bad_input_ends_in_a_sentence(
     assert main(["train", str(recipe), "--out", str(out), "--quiet", "--set", setting]) == 2
     assert message in capsys.readouterr().err
     assert not (out / "model").exists()
+
+
+def test_a_run_that_failed_before_its_first_step_can_be_started_again(recipe: Path) -> None:
+    command = ["train", str(recipe), "--out", str(recipe.parent / "run"), "--quiet"]
+    assert main([*command, "--set", "train.accumulate=3"]) == 2
+    assert main([*command, "--set", "model.swiglu.hidden_dim=8"]) == 0
+
+
+def test_tensorboard_gets_its_files(recipe: Path) -> None:
+    out = recipe.parent / "run"
+    assert main(["train", str(recipe), "--out", str(out), "--quiet", "--set", "train.tensorboard=true"]) == 0
+    (events,) = (out / "tensorboard").iterdir()
+    assert b"train/objective" in events.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("setting", "module", "remedy"),
+    [
+        ("train.tensorboard=true", "torch.utils.tensorboard", "pip install 'fwpkm[train]'"),
+        ("train.wandb_project=mine", "wandb", "pip install wandb"),
+    ],
+)
+def test_a_missing_logger_is_named(
+    recipe: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    module: str,
+    remedy: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["train", str(recipe), "--out", str(recipe.parent / "run"), "--quiet", "--set", setting]) == 2
+    assert remedy in capsys.readouterr().err
 
 
 def test_resume_needs_a_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,8 +48,9 @@ class RunFolder:
         write_text(self.path / "recipe.toml", recipe.to_toml())
 
     def holds_run(self) -> bool:
-        """Whether a run was begun here."""
-        return (self.path / "recipe.toml").exists()
+        """Whether a run has come as far as a step or a checkpoint here."""
+        begun = (self.path / "recipe.toml").exists()
+        return begun and (self.metrics.exists() or any(self.checkpoints.glob("step-*")))
 
     def check_same_model(self, recipe: Recipe) -> None:
         """Refuse to go on with another model.
@@ -74,7 +75,8 @@ class RunFolder:
         remove_unfinished(self.checkpoints)
         write_text(self.path / "recipe.toml", recipe.to_toml())
         kept = [line for line in self._metric_lines() if line["step"] <= step]
-        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        if kept or self.metrics.exists():
+            write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
     def read_metrics(self, kind: str) -> list[dict[str, Any]]:
         """Return the metrics of one kind, oldest first."""
