@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -90,6 +91,24 @@ def test_a_full_disk_leaves_the_older_checkpoints(
     for path in run.checkpoints.paths():
         check_folder(path)
     assert make_run().resume().step in (0, 1)
+
+
+@pytest.mark.parametrize("most_bytes", [100, 3000, 20_000])
+def test_files_that_may_not_grow_end_in_the_same_error(
+    make_run: MakeRun, tmp_path: Path, most_bytes: int
+) -> None:
+    run = make_run()
+    run.save()
+    run._step(next(run.source))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"could not be written: .*ile too large.* go on with --resume"):
+            run.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [p.name for p in run.checkpoints.folder.iterdir()] == ["step-00000000"]
+    assert make_run().resume().step == 0
 
 
 def test_saving_changes_nothing_that_is_there(make_run: MakeRun, finished: list[Path]) -> None:

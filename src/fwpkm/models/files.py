@@ -26,12 +26,18 @@ def save_model(folder: str | Path, model: Decoder, weights: Mapping[str, Tensor]
         folder: Made if need be; other files in it stay.
         model: The decoder.
         weights: Its state where it is at hand already, as for models whose weights are spread over processes.
+
+    Raises:
+        OSError: If the disk is full or cannot be written to.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict() if weights is None else weights
     named = {f"{_PREFIX}{name}": x.detach().cpu().contiguous() for name, x in state.items()}
-    save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"save_model: {folder / WEIGHTS} could not be written ({error})") from error
     config = {
         "architectures": ["FwPKMForCausalLM"],
         "model_type": "fwpkm",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from fwpkm.train.durable import (
     check_folder,
     finish_folder,
     remove_folder,
+    remove_unfinished,
     write_json,
 )
 from fwpkm.train.optimizer import Optimizer
@@ -100,11 +102,16 @@ class Checkpoints:
         result, problem = None, None
         try:
             result = do() if self.group.is_first or not first_only else None
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
             problem = error
         failed = [text for text in self.group.gather(None if problem is None else str(problem)) if text]
         if failed:
-            raise OSError(f"checkpoint: could not be written: {failed[0]}") from problem
+            if self.group.is_first:
+                remove_unfinished(self.folder)
+            raise OSError(
+                f"a checkpoint could not be written: {failed[0]}; the older ones are whole: make room in {self.folder} "
+                "and go on with --resume"
+            ) from problem
         return result
 
     def _remove_old(self) -> None:
