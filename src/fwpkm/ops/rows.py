@@ -49,23 +49,23 @@ def inner(x, y):
 
 @jit
 @no_type_check
-def weighted_rows(w, ids, rows, first, last, out):
-    """out = sum_j w_j rows[ids_j, first:last]."""
+def weighted_rows(w, ids, rows, out):
+    """out = sum_j w_j rows[ids_j]."""
     out[:] = 0
     j, k = 0, ids.shape[0]
     while j + 4 <= k:
         add_four_rows(
             w[j],
-            rows[ids[j]][first:last],
+            rows[ids[j]],
             w[j + 1],
-            rows[ids[j + 1]][first:last],
+            rows[ids[j + 1]],
             w[j + 2],
-            rows[ids[j + 2]][first:last],
+            rows[ids[j + 2]],
             w[j + 3],
-            rows[ids[j + 3]][first:last],
+            rows[ids[j + 3]],
             out,
         )
         j += 4
     while j < k:
-        add_row(w[j], rows[ids[j]][first:last], out)
+        add_row(w[j], rows[ids[j]], out)
         j += 1

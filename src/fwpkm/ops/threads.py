@@ -1,10 +1,17 @@
-"""Run compiled kernels on as many threads as torch may use."""
+"""Run compiled kernels on torch's own threads.
 
+A second set of threads would be slower than none: OpenMP's go on spinning for a while after every operation of
+torch, on the very cores that the others wait for (docs/performance.md).
+"""
+
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +19,13 @@ import torch
 from torch import Tensor
 
 Span = tuple[int, int]
+_Task = Callable[[int], object]
 
 
 def split_range(num_items: int, *, smallest: int = 1) -> list[Span]:
     """Cut range(num_items) into spans of almost equal length, one a thread, of at least `smallest` items."""
     parts = max(1, min(torch.get_num_threads(), num_items // smallest))
-    edges = [num_items * i // parts for i in range(parts + 1)]
-    return list(pairwise(edges))
+    return list(pairwise(num_items * i // parts for i in range(parts + 1)))
 
 
 def run_spans(kernel: Callable[..., object], spans: Sequence[Span], *args: Any) -> None:
@@ -30,15 +37,22 @@ def run_spans(kernel: Callable[..., object], spans: Sequence[Span], *args: Any) 
         args: Handed to every call.
     """
     arrays = [array_of(x) if isinstance(x, Tensor) else x for x in args]
-    waiting = [
-        _pool(os.getpid()).submit(kernel, first, last, part, *arrays)
-        for part, (first, last) in enumerate(spans[1:], start=1)
-    ]
-    try:
+    if not spans:
+        return
+    if len(spans) == 1:
         kernel(*spans[0], 0, *arrays)
-    finally:
-        for future in waiting:
-            future.result()
+        return
+    errors: list[BaseException] = []
+
+    def task(part: int) -> None:
+        try:
+            kernel(*spans[part], part, *arrays)
+        except BaseException as error:  # it must not pass through foreign code
+            errors.append(error)
+
+    _run(task, len(spans))
+    if errors:
+        raise errors[0]
 
 
 def array_of(x: Tensor) -> np.ndarray:
@@ -46,7 +60,47 @@ def array_of(x: Tensor) -> np.ndarray:
     return x.detach().contiguous().numpy()
 
 
+def _run(task: _Task, count: int) -> None:
+    """Run tasks 0 to count - 1 at once."""
+    team = _openmp(os.getpid())
+    if team is None:
+        list(_pool(os.getpid()).map(task, range(count)))
+    else:
+        team.run(task, count)
+
+
+class _OpenMP:
+    """The OpenMP runtime that torch has loaded, entered as compilers do."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._parallel = self._library.GOMP_parallel
+        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+    def run(self, task: _Task, count: int) -> None:
+        """Run tasks 0 to count - 1 on one team; it may be smaller than asked for."""
+
+        def member(_: int | None) -> None:
+            first, size = self._library.omp_get_thread_num(), self._library.omp_get_num_threads()
+            for number in range(first, count, size):
+                task(number)
+
+        self._parallel(self._callback(member), None, ctypes.c_uint(count), ctypes.c_uint(0))
+
+
+@lru_cache(maxsize=1)
+def _openmp(process: int) -> _OpenMP | None:
+    """Find GNU's runtime in torch's own folder; it does not survive a fork, so a child has none."""
+    path = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
+    if not sys.platform.startswith("linux") or process != _FIRST_PROCESS or not path.exists():
+        return None
+    return _OpenMP(path)
+
+
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
     """Return this process's threads: those of a parent do not survive a fork."""
     return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="fwpkm")
+
+
+_FIRST_PROCESS = os.getpid()

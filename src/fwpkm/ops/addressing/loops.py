@@ -9,7 +9,7 @@ from fwpkm.ops.addressing.constants import IDW_EPS
 from fwpkm.ops.jit import jit, jit_without_nan
 from fwpkm.ops.rows import add_row, inner, weighted_rows
 
-COLUMNS = 128
+COLUMNS = 256
 """Columns of a sub-key gradient that are added up in one go."""
 
 _GROUP = 8
@@ -287,7 +287,7 @@ def read_gradients(first, last, part, steps, ds, s, i, x, keys, idw, c, dq):
 @no_type_check
 def query_gradient(slope, ids, keys, x, idw, out):
     """out = sum_j slope_j K_j, and for "idw" - q sum_j slope_j."""
-    weighted_rows(slope, ids, keys, 0, keys.shape[1], out)
+    weighted_rows(slope, ids, keys, out)
     if idw:
         add_row(-slope.sum(), x, out)
 

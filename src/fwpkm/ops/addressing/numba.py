@@ -10,8 +10,10 @@ from fwpkm.ops.addressing import loops
 from fwpkm.ops.addressing.constants import ENTROPY_EPS
 from fwpkm.ops.threads import run_spans, split_range
 
-_FEWEST_TOKENS = 32
-"""Tokens that are worth a thread."""
+_FEWEST_NUMBERS = 1 << 20
+"""Numbers to add up that are worth a thread."""
+_SIFTING = 8
+"""Numbers that could be added up while one score is sifted."""
 
 
 def find_slots(
@@ -33,7 +35,18 @@ def find_slots(
     s = near.new_empty(S, 2, H, M, topk)
     place, i = (near.new_empty(s.shape, dtype=torch.int64) for _ in range(2))
     best, slot = s.new_empty(S, M, H, topk), i.new_empty(S, M, H, topk)
-    run_spans(loops.find_slots, _spans(S * H * M), near, x, score == "idw", s, i, best, slot, place)
+    run_spans(
+        loops.find_slots,
+        _tokens(s, 2 * _SIFTING * near.shape[-1]),
+        near,
+        x,
+        score == "idw",
+        s,
+        i,
+        best,
+        slot,
+        place,
+    )
     return best, slot, place, s, i
 
 
@@ -41,7 +54,7 @@ def step_keys(s: Tensor, i: Tensor, x: Tensor, keys: Tensor, step_size: Tensor, 
     """Return the sub-keys after the entropy step of the tokens in `s` and `i`, the first ones of x [S, 2, H, M, d]."""
     P, z, _ = _entropy(s, i, keys)
     c = torch.empty_like(P)
-    run_spans(loops.pull, _spans(P[:, 0, :, :, 0].numel()), s, i, P, z, score == "idw", c)
+    run_spans(loops.pull, _tokens(s, s.shape[-1]), s, i, P, z, score == "idw", c)
     total, c_sum = _spread(c, i, x, keys)
     if score == "idw":
         total.addcmul_(keys, c_sum[..., None], value=-1)
@@ -52,14 +65,8 @@ def read_backward(
     x: Tensor, keys: Tensor, place: Tensor, s: Tensor, i: Tensor, d_best: Tensor | None, score: str
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of queries [S, M, H, Dk] and sub-keys where no key step was taken."""
-    ds, c, spans, idw = (
-        _scattered(d_best, place, s),
-        torch.empty_like(s),
-        _spans(s[:, 0, ..., 0].numel()),
-        score == "idw",
-    )
-    dq = _like_queries(x)
-    run_spans(loops.read_gradients, spans, 0, ds, s, i, x, keys, idw, c, dq)
+    ds, c, dq, idw = _scattered(d_best, place, s), torch.empty_like(s), _like_queries(x), score == "idw"
+    run_spans(loops.read_gradients, _tokens(s, _row_numbers(s, x)), 0, ds, s, i, x, keys, idw, c, dq)
     total, c_sum = _spread(c, i, x, keys)
     return dq, total.addcmul_(keys, c_sum[..., None], value=-1) if idw else total
 
@@ -76,19 +83,18 @@ def step_backward(
     step_tokens: int,
 ) -> tuple[Tensor, Tensor]:
     """Do the same after a step of the first tokens, given E = -eta dL/dK'; dL/dK' itself is not in it."""
-    S, _, H, M, _ = s.shape
-    idw, spans = score == "idw", _spans(S * H * M)
+    idw, each = score == "idw", _row_numbers(s, x)
     ds, c, dq = _scattered(d_best, place, s), torch.empty_like(s), _like_queries(x)
     own_s, own_i = s[..., :step_tokens, :].contiguous(), i[..., :step_tokens, :].contiguous()
     P, z, slope = _entropy(own_s, own_i, keys)
-    b, e, own = torch.empty_like(P), torch.empty_like(P), _spans(S * H * step_tokens)
+    b, e, own = torch.empty_like(P), torch.empty_like(P), _tokens(P, each)
     across = (keys * E).sum(-1)
-    dp = x.new_zeros(len(own), S, 2, keys.shape[-2])
+    dp = x.new_zeros(len(own), keys.shape[0], 2, keys.shape[-2])
     run_spans(loops.towards, own, own_s, own_i, x, E, across, P, z, idw, b, dp)
-    run_spans(
-        loops.step_gradients, own, own_s, own_i, x, keys, E, P, z, b, dp.sum(0) * slope, idw, ds, c, e, dq
-    )
-    run_spans(loops.read_gradients, spans, step_tokens, ds, s, i, x, keys, idw, c, dq)
+    dp = dp.sum(0) * slope
+    own = _tokens(P, 4 * each)
+    run_spans(loops.step_gradients, own, own_s, own_i, x, keys, E, P, z, b, dp, idw, ds, c, e, dq)
+    run_spans(loops.read_gradients, _tokens(s, each), step_tokens, ds, s, i, x, keys, idw, c, dq)
     total, c_sum = _spread(c, i, x, keys)
     if idw:
         total.addcmul_(keys, c_sum[..., None], value=-1)
@@ -96,8 +102,13 @@ def step_backward(
     return dq, total
 
 
-def _spans(num_tokens: int) -> list[tuple[int, int]]:
-    return split_range(num_tokens, smallest=_FEWEST_TOKENS)
+def _tokens(s: Tensor, numbers: int) -> list[tuple[int, int]]:
+    """Share out the tokens of scores [S, 2, H, M, k], each of which adds up so many numbers."""
+    return split_range(s[:, 0, ..., 0].numel(), smallest=max(1, _FEWEST_NUMBERS // numbers))
+
+
+def _row_numbers(s: Tensor, x: Tensor) -> int:
+    return s.shape[-1] * x.shape[-1]
 
 
 def _like_queries(x: Tensor) -> Tensor:
@@ -108,14 +119,14 @@ def _like_queries(x: Tensor) -> Tensor:
 def _scattered(d_best: Tensor | None, place: Tensor, s: Tensor) -> Tensor:
     ds = torch.zeros_like(s)
     if d_best is not None:
-        run_spans(loops.scatter, _spans(s[:, 0, ..., 0].numel()), d_best, place, ds)
+        run_spans(loops.scatter, _tokens(s, s.shape[-1]), d_best, place, ds)
     return ds
 
 
 def _entropy(s: Tensor, i: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the rows' softmax P, and  phi(p)  and  phi'(p)  of every sub-key, [S, 2, n]."""
     S, _, H, M, _ = s.shape
-    spans, P = _spans(S * H * M), torch.empty_like(s)
+    spans, P = _tokens(s, s.shape[-1]), torch.empty_like(s)
     parts = s.new_zeros(len(spans), S, 2, keys.shape[-2])
     run_spans(loops.pool, spans, s, i, P, parts)
     p = parts.sum(0) / (H * M)
@@ -127,12 +138,13 @@ def _spread(c: Tensor, i: Tensor, x: Tensor, keys: Tensor) -> tuple[Tensor, Tens
     """Add up, per sub-key,  sum_t c_t q_t  and  sum_t c_t."""
     S, _, H, _, d = keys.shape
     total, c_sum = torch.zeros_like(keys, memory_format=torch.contiguous_format), _sums(c, i, keys)
-    blocks = -(-d // loops.COLUMNS)
-    run_spans(loops.spread, split_range(S * 2 * H * blocks), c, i, x, total)
+    items = S * 2 * H * -(-d // loops.COLUMNS)
+    spans = split_range(items, smallest=max(1, _FEWEST_NUMBERS * items // (2 * c.numel() * d + 1)))
+    run_spans(loops.spread, spans, c, i, x, total)
     return total, c_sum
 
 
 def _sums(c: Tensor, i: Tensor, keys: Tensor) -> Tensor:
     total = c.new_zeros(keys.shape[:-1])
-    run_spans(loops.per_key_sum, split_range(total.shape[0] * 2 * total.shape[2]), c, i, total)
+    run_spans(loops.per_key_sum, [(0, total[..., 0].numel())], c, i, total)
     return total

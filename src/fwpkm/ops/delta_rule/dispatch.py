@@ -10,11 +10,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fwpkm.ops.delta_rule.naive import gated_delta_rule_naive
-from fwpkm.ops.delta_rule.torch import DecaySum, gated_delta_rule_torch
+from fwpkm.ops.delta_rule.release import gated_delta_rule_release
+from fwpkm.ops.delta_rule.torch import gated_delta_rule_torch
 
 logger = logging.getLogger(__name__)
 
 Backend = Literal["naive", "torch", "fla"]
+
+Arithmetic = Literal["accurate", "release"]
+"""In which order sums are taken: for the least error, or as in the authors' release, error for error."""
 
 
 def gated_delta_rule(
@@ -27,7 +31,7 @@ def gated_delta_rule(
     state: Float[Tensor, "B H Dk Dv"] | None = None,
     mask: Bool[Tensor, "B T"] | None = None,
     backend: Backend | Literal["auto"] = "auto",
-    decay_sum: DecaySum = "float64",
+    arithmetic: Arithmetic = "accurate",
 ) -> tuple[Float[Tensor, "B T H Dv"], Float[Tensor, "B H Dk Dv"]]:
     r"""Run  S_t = exp(g_t) S_{t-1} + k_t beta_t (v_t - k_t^T exp(g_t) S_{t-1}),  o_t = q_t^T S_t .
 
@@ -44,17 +48,19 @@ def gated_delta_rule(
         mask: False where a token is padding, which leaves S alone; None is no padding.
         backend: "naive" (the definition), "torch" (chunked), "fla" (CUDA kernels of
             flash-linear-attention, half precision), or "auto" (fla where it can run, otherwise torch).
-        decay_sum: How backend "torch" adds up log decays: "float64" is as exact as the definition,
-            "float32" rounds as the authors' release and flash-linear-attention do.
+        arithmetic: How backend "torch" computes. In float32 the gradient of `g` may be rounding noise for the
+            most part; "release" has the noise of the authors' release, "accurate" has less.
 
     Returns:
         Outputs in the dtype of `v` and S after the last token in float32 or wider. No argument is
         edited; S may share memory with `state` only where there are no tokens.
 
     Raises:
-        ValueError: If the backend is unknown.
+        ValueError: If backend or arithmetic is unknown.
         RuntimeError: If the named backend cannot run here.
     """
+    if arithmetic not in ("accurate", "release"):
+        raise ValueError(f"gated_delta_rule: arithmetic must be accurate or release, got {arithmetic!r}")
     wide = torch.float64 if v.dtype == torch.float64 else torch.float32
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], q.shape[-1], v.shape[-1], dtype=wide)
@@ -73,7 +79,10 @@ def gated_delta_rule(
 
             return gated_delta_rule_fla(q.to(v.dtype), keys.to(v.dtype), v, g, beta, state)
         q, keys, wide_v, g, beta = (x.to(wide) for x in (q, keys, v, g, beta))
-        out, state = gated_delta_rule_torch(q, keys, wide_v, g, beta, state.to(wide), decay_sum)
+        # A single token is added up in one order only, and none not at all.
+        exact = arithmetic == "release" and q.shape[1] > 1
+        chunked = gated_delta_rule_release if exact else gated_delta_rule_torch
+        out, state = chunked(q, keys, wide_v, g, beta, state.to(wide))
         return out.to(v.dtype), state
 
 

@@ -1,6 +1,6 @@
 """The gated delta rule in plain PyTorch: chunks of tokens at a time, matrix products only."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -8,9 +8,6 @@ from torch import Tensor
 
 MAX_CHUNK = 64
 """Most tokens that are worked on at once. Changes speed and rounding, never the result."""
-
-DecaySum = Literal["float64", "float32"]
-"""In what the log decays of a chunk are added up."""
 
 
 def gated_delta_rule_torch(
@@ -20,7 +17,6 @@ def gated_delta_rule_torch(
     g: Float[Tensor, "B T H"],
     beta: Float[Tensor, "B T H"],
     state: Float[Tensor, "B H Dk Dv"],
-    decay_sum: DecaySum = "float64",
 ) -> tuple[Float[Tensor, "B T H Dv"], Float[Tensor, "B H Dk Dv"]]:
     """Run `gated_delta_rule_naive` in chunks (arXiv:2412.06464v3, Sec. 3.3).
 
@@ -31,8 +27,6 @@ def gated_delta_rule_torch(
         g: Log decay, at most 0; 0 for padding.
         beta: Share of the old content that is replaced, 0 to 1; 0 for padding.
         state: S before the first token.
-        decay_sum: "float64" is as exact as the definition (MPS has none and takes float32); "float32",
-            in chunks of 64, rounds as the authors' release and flash-linear-attention do.
 
     Returns:
         Outputs and S after the last token, both new tensors (S itself if there are no tokens).
@@ -44,9 +38,9 @@ def gated_delta_rule_torch(
     if T == 1:
         out, state = _one_token(q[:, 0], keys[:, 0], v[:, 0], g[:, 0], beta[:, 0], state)
         return out[:, None], state
-    size = _chunk_size(T, q.shape[-1], q.device.type) if decay_sum == "float64" else min(T, MAX_CHUNK)
+    size = _chunk_size(T, q.shape[-1], q.device.type)
     q, keys, v, g, beta = (_cut(x, size) for x in (q, keys, v, g, beta))
-    out, state = _all_chunks(q, keys, v, _decays(g, decay_sum), beta, state)
+    out, state = _all_chunks(q, keys, v, _decays(g), beta, state)
     return out.flatten(2, 3)[:, :, :T].transpose(1, 2), state
 
 
@@ -117,10 +111,10 @@ def _all_chunks(
     return inside + (since_start[..., None] * q) @ starts, state
 
 
-def _decays(g: Float[Tensor, "B H N C"], decay_sum: DecaySum) -> Decays:
-    # A difference of two long float32 sums would lose what a weak decay after strong ones still knows.
-    wide = decay_sum == "float64" and g.device.type != "mps"
-    b = (g.double() if wide else g).cumsum(-1)
+def _decays(g: Float[Tensor, "B H N C"]) -> Decays:
+    # A difference of two long float32 sums would lose what a weak decay after strong ones still knows; MPS
+    # has nothing wider.
+    b = (g if g.device.type == "mps" else g.double()).cumsum(-1)
     future = torch.ones(g.shape[-1], g.shape[-1], dtype=torch.bool, device=g.device).triu(1)
     gap = (b[..., :, None] - b[..., None, :]).to(g.dtype)
     between = gap.masked_fill(future, float("-inf")).exp()

@@ -1,4 +1,8 @@
-"""The compiled loops of the memory scan, each over the columns [lo, hi) of all rows."""
+"""The compiled loops of the memory scan: one chunk's tokens, then the rows that several of their pairs share.
+
+A pair that is alone on its row may be read and written at once. What shares a row waits until all of the chunk's
+tokens are done, and is added up first and rounded once.
+"""
 
 from typing import no_type_check
 
@@ -10,91 +14,84 @@ from fwpkm.ops.rows import add_row, copy_row, inner, subtract_rows, weighted_row
 
 @jit
 @no_type_check
-def scan(lo, hi, part, V, rows, w, write_w, target, reads, writes, v_hat):
-    """Read and write chunk after chunk."""
-    pairs = new_pairs(V, rows, writes)
-    error = np.empty((writes.max(), hi - lo), dtype=V.dtype)
-    r, t = 0, 0
-    for c in range(reads.shape[0]):
-        for m in range(r, r + reads[c]):
-            weighted_rows(w[m], rows[m], V, lo, hi, v_hat[m][lo:hi])
-        for m in range(writes[c]):
-            subtract_rows(target[t + m][lo:hi], v_hat[r + m][lo:hi], error[m])
-        write_chunk(lo, hi, V, rows[r : r + writes[c]], write_w[t : t + writes[c]], error, pairs)
-        r += reads[c]
-        t += writes[c]
+def read_and_write(first, last, part, V, rows, w, write_w, target, alone, v_hat):
+    """Read for tokens [first, last) of a chunk, and write the rows that they alone address."""
+    error = np.empty(V.shape[1], dtype=V.dtype)
+    for m in range(first, last):
+        weighted_rows(w[m], rows[m], V, v_hat[m])
+        if m < target.shape[0]:
+            subtract_rows(target[m], v_hat[m], error)
+            for j in range(rows.shape[1]):
+                if alone[m, j]:
+                    add_row(write_w[m, j], error, V[rows[m, j]])
 
 
 @jit
 @no_type_check
-def scan_back(
-    lo, hi, part, V, G, rows, w, write_w, target, v_hat, d_v_hat, reads, writes, dw, d_write, d_target
-):
-    """Undo chunk after chunk, last one first, and gather the gradients."""
-    pairs = new_pairs(V, rows, reads)
-    buffer = np.empty((reads.max(), hi - lo), dtype=V.dtype)
-    r, t = rows.shape[0], target.shape[0]
-    for c in range(reads.shape[0] - 1, -1, -1):
-        r -= reads[c]
-        t -= writes[c]
-        for m in range(writes[c]):
-            subtract_rows(v_hat[r + m][lo:hi], target[t + m][lo:hi], buffer[m])
-        write_chunk(lo, hi, V, rows[r : r + writes[c]], write_w[t : t + writes[c]], buffer, pairs)
-        for m in range(writes[c]):
-            u = d_target[t + m][lo:hi]
-            weighted_rows(write_w[t + m], rows[r + m], G, lo, hi, u)
-            for j in range(rows.shape[1]):
-                d_write[part, t + m, j] = -inner(buffer[m], G[rows[r + m, j]][lo:hi])
-            subtract_rows(d_v_hat[r + m][lo:hi], u, buffer[m])
-        for m in range(writes[c], reads[c]):
-            copy_row(d_v_hat[r + m][lo:hi], buffer[m])
-        for m in range(reads[c]):
-            for j in range(rows.shape[1]):
-                dw[part, r + m, j] = inner(buffer[m], V[rows[r + m, j]][lo:hi])
-        write_chunk(lo, hi, G, rows[r : r + reads[c]], w[r : r + reads[c]], buffer, pairs)
-
-
-@jit
-@no_type_check
-def write_chunk(lo, hi, table, rows, weights, x, pairs):
-    """table[rows_mj] += weights_mj x_m: a row that several pairs address gets their sum, rounded once."""
-    alone, order, start, _ = pairs
-    num_shared = find_shared(rows, pairs)
-    M, J = rows.shape
-    for m in range(M):
-        for j in range(J):
-            if alone[m, j]:
-                add_row(weights[m, j], x[m], table[rows[m, j]][lo:hi])
-    total = np.empty(hi - lo, dtype=table.dtype)
-    for g in range(num_shared):
+def write_shared(first, last, part, V, rows, sign, write_w, v_hat, target, order, start):
+    """V[row] += sign sum a (target - v^)  over the pairs of shared rows [first, last)."""
+    total = np.empty(V.shape[1], dtype=V.dtype)
+    J = rows.shape[1]
+    for g in range(first, last):
         total[:] = 0
         for p in order[start[g] : start[g + 1]]:
-            add_row(weights[p // J, p % J], x[p // J], total)
+            m, j = p // J, p % J
+            if m < target.shape[0]:
+                add_row(write_w[m, j], target[m], total)
+                add_row(-write_w[m, j], v_hat[m], total)
         p = order[start[g]]
-        add_row(table.dtype.type(1), total, table[rows[p // J, p % J]][lo:hi])
+        add_row(sign, total, V[rows[p // J, p % J]])
 
 
 @jit
 @no_type_check
-def new_pairs(table, rows, tokens):
-    """Return room for what `find_shared` says of one chunk; the last entry is zero before and after it."""
-    most, J = tokens.max(), rows.shape[1]
-    return (
-        np.empty((most, J), dtype=np.bool_),
-        np.empty(most * J, dtype=np.int64),
-        np.empty(most * J + 1, dtype=np.int64),
-        np.zeros(table.shape[0], dtype=np.int64),
-    )
+def walk_back(
+    first, last, part, V, G, rows, w, write_w, v_hat, target, d_v_hat, alone, dw, d_write, d_target, d_read
+):
+    """Undo the writes of tokens [first, last) on rows of their own, and take all gradients but G of shared rows.
+
+    u = sum a G ;  d a = - G . e ;  d v^ = d_v_hat - u ;  dw = V . d v^ ;  G += w d v^ .
+    """
+    error = np.empty(V.shape[1], dtype=V.dtype)
+    for m in range(first, last):
+        if m < target.shape[0]:
+            subtract_rows(v_hat[m], target[m], error)
+            weighted_rows(write_w[m], rows[m], G, d_target[m])
+            for j in range(rows.shape[1]):
+                d_write[m, j] = -inner(error, G[rows[m, j]])
+                if alone[m, j]:
+                    add_row(write_w[m, j], error, V[rows[m, j]])
+            subtract_rows(d_v_hat[m], d_target[m], d_read[m])
+        else:
+            copy_row(d_v_hat[m], d_read[m])
+        for j in range(rows.shape[1]):
+            dw[m, j] = inner(d_read[m], V[rows[m, j]])
+            if alone[m, j]:
+                add_row(w[m, j], d_read[m], G[rows[m, j]])
 
 
 @jit
 @no_type_check
-def find_shared(rows, pairs):
+def add_shared(first, last, part, G, rows, w, d_read, order, start):
+    """G[row] += sum w d v^  over the pairs of shared rows [first, last)."""
+    total = np.empty(G.shape[1], dtype=G.dtype)
+    J = rows.shape[1]
+    for g in range(first, last):
+        total[:] = 0
+        for p in order[start[g] : start[g + 1]]:
+            add_row(w[p // J, p % J], d_read[p // J], total)
+        p = order[start[g]]
+        add_row(G.dtype.type(1), total, G[rows[p // J, p % J]])
+
+
+@jit
+@no_type_check
+def find_shared(rows, count, alone, order, start):
     """Tell pairs that are `alone` on their row from those that share one; return how many rows are shared.
 
     The pairs of shared row g are order[start[g] : start[g + 1]], numbered m * J + j, in the order of the tokens.
+    `count` is zero for every row, before and after.
     """
-    alone, order, start, count = pairs
     M, J = rows.shape
     for m in range(M):
         for j in range(J):
