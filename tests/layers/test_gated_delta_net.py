@@ -22,6 +22,20 @@ def test_backends_agree():
     )
 
 
+def test_the_arithmetic_of_the_release_agrees_in_float64_whole_and_in_pieces():
+    x = torch.randn(2, 75, 12, dtype=torch.float64)
+    mask = torch.rand(2, 75) < 0.8
+    expected, last = make_net().double()(x, None, mask)
+    net = make_net(arithmetic="release").double()
+    torch.testing.assert_close(net(x, None, mask)[0], expected, rtol=1e-9, atol=1e-12)
+    y, state = [], None
+    for part, part_mask in zip(x.split((1, 3, 70, 1), 1), mask.split((1, 3, 70, 1), 1), strict=True):
+        out, state = net(part, state, part_mask)
+        y.append(out)
+    torch.testing.assert_close(torch.cat(y, 1), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(state.memory, last.memory, rtol=1e-9, atol=1e-12)
+
+
 def test_the_state_has_a_fixed_size():
     net = make_net()
     assert net(torch.randn(2, 5, 12))[1].num_bytes == net(torch.randn(2, 500, 12))[1].num_bytes
@@ -34,7 +48,7 @@ def test_the_decay_starts_between_none_and_sixteen_and_its_shift_at_one():
     assert torch.equal(net.dt_bias, torch.ones(400))
 
 
-@pytest.mark.parametrize("field", [{"norm_eps": 0.1}, {"decay_sum": "float32"}], ids=str)
+@pytest.mark.parametrize("field", [{"norm_eps": 0.1}, {"arithmetic": "release"}], ids=str)
 def test_each_field_that_is_no_size_changes_the_numbers(field):
     x = torch.randn(1, 300, 12, generator=torch.Generator().manual_seed(0))
     assert not torch.equal(make_net()(x)[0], make_net(**field)(x)[0])
@@ -57,7 +71,7 @@ def test_all_mistakes_are_reported_at_once():
     # Past the constructor, because the test run's type checker would be faster with wrong names.
     config = object.__new__(GatedDeltaNetConfig)
     fields = {**SIZES, "num_value_heads": 3, "conv_kernel_size": 0, "norm_eps": 0.0}
-    for name, value in {**fields, "backend": "triton", "decay_sum": "float16"}.items():
+    for name, value in {**fields, "backend": "triton", "arithmetic": "exact"}.items():
         object.__setattr__(config, name, value)
     with pytest.raises(ValueError) as caught:
         inspect.unwrap(GatedDeltaNetConfig.__post_init__)(config)
@@ -66,7 +80,7 @@ def test_all_mistakes_are_reported_at_once():
         "GatedDeltaNetConfig: conv_kernel_size must be at least 1, got conv_kernel_size=0",
         "norm_eps must be above 0",
         "backend must be auto, naive, torch or fla, got backend='triton'",
-        "decay_sum must be float64 or float32, got decay_sum='float16'",
+        "arithmetic must be accurate or release, got arithmetic='exact'",
         "num_value_heads must be a multiple of num_key_heads",
     ):
         assert part in message

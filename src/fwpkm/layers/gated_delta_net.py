@@ -12,7 +12,7 @@ from fwpkm.layers.checks import below_one, not_divided, not_positive, refuse
 from fwpkm.layers.conv import ShortConv, ShortConvConfig, ShortConvState
 from fwpkm.layers.norm import GatedRMSNorm, at_least_float32
 from fwpkm.layers.padding import hide_padding
-from fwpkm.ops.delta_rule import Backend, DecaySum, gated_delta_rule
+from fwpkm.ops.delta_rule import Arithmetic, Backend, gated_delta_rule
 from fwpkm.state import State
 
 
@@ -34,17 +34,17 @@ class GatedDeltaNetConfig:
     """Added to the mean square in the output's normalisation."""
     backend: Backend | Literal["auto"] = "auto"
     """Which implementation of the delta rule runs; see `fwpkm.ops.delta_rule`."""
-    decay_sum: DecaySum = "float64"
-    """How the "torch" backend adds up log decays; "float32" rounds as the authors' release does, which
-    shows in the gradients of A_log and dt_bias only."""
+    arithmetic: Arithmetic = "accurate"
+    """How the "torch" backend computes: with the least error, or with the very rounding errors of the authors'
+    release, which show in the gradients of A_log and dt_bias only."""
 
     def __post_init__(self) -> None:
         sizes = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_kernel_size")
         problems = below_one(self, *sizes) + not_positive(self, "norm_eps")
         if self.backend not in ("auto", "naive", "torch", "fla"):
             problems.append(f"backend must be auto, naive, torch or fla, got backend={self.backend!r}")
-        if self.decay_sum not in ("float64", "float32"):
-            problems.append(f"decay_sum must be float64 or float32, got decay_sum={self.decay_sum!r}")
+        if self.arithmetic not in ("accurate", "release"):
+            problems.append(f"arithmetic must be accurate or release, got arithmetic={self.arithmetic!r}")
         refuse("GatedDeltaNetConfig", problems + not_divided(self, "num_value_heads", "num_key_heads"))
 
     @property
@@ -77,6 +77,17 @@ class GatedDeltaNetState(State):
         return replace(self, conv=self.conv.select(streams), memory=self.memory[streams])
 
 
+class ReleaseConv(ShortConv):
+    """Convolve with the same rounding errors, and in the same memory order, as the authors' release."""
+
+    def _convolve(self, full: Float[Tensor, "B S D"]) -> Float[Tensor, "B T D"]:
+        full, weight = at_least_float32(full), at_least_float32(self.weight)
+        reach = weight.shape[-1] - 1
+        # The padding is cut off again, but a narrower row would round silu otherwise at its end.
+        y = F.conv1d(full.transpose(1, 2), weight, self.bias, padding=reach, groups=weight.shape[0])
+        return y[..., reach : full.shape[1]].transpose(1, 2)
+
+
 class GatedDeltaNet(nn.Module):
     """Mix tokens by the gated delta rule (arXiv:2412.06464v3), in the block form of Qwen3-Next.
 
@@ -94,7 +105,8 @@ class GatedDeltaNet(nn.Module):
         self.in_proj_qkvz = nn.Linear(dim, 2 * config.key_dim + 2 * config.value_dim, bias=False)
         self.in_proj_ba = nn.Linear(dim, 2 * heads, bias=False)
         conv = ShortConvConfig(kernel_size=config.conv_kernel_size)
-        self.conv1d = ShortConv(2 * config.key_dim + config.value_dim, conv)
+        make_conv = ReleaseConv if config.arithmetic == "release" else ShortConv
+        self.conv1d = make_conv(2 * config.key_dim + config.value_dim, conv)
         self.A_log = nn.Parameter(torch.empty(heads))
         self.dt_bias = nn.Parameter(torch.empty(heads))
         self.norm = GatedRMSNorm(config.value_head_dim, eps=config.norm_eps)
@@ -128,7 +140,7 @@ class GatedDeltaNet(nn.Module):
             state=None if state is None else state.memory,
             mask=mask,
             backend=self.config.backend,
-            decay_sum=self.config.decay_sum,
+            arithmetic=self.config.arithmetic,
         )
         # Zeros at padding stay zeros, because z is zero there and no projection adds a bias.
         y = self.out_proj(self.norm(out, z).flatten(-2))
@@ -143,7 +155,8 @@ class GatedDeltaNet(nn.Module):
         parts = self.in_proj_qkvz(x).unflatten(-1, (c.num_key_heads, -1))
         q, keys, v, z = parts.split((c.key_head_dim, c.key_head_dim, shared, shared), dim=-1)
         mixed = torch.cat([part.flatten(-2) for part in (q, keys, v)], dim=-1)
-        return mixed, z.flatten(-2).unflatten(-1, (c.num_value_heads, c.value_head_dim))
+        # A view where possible: in other memory order silu rounds otherwise.
+        return mixed, z.reshape(*x.shape[:2], c.num_value_heads, c.value_head_dim)
 
     def _decay_and_strength(
         self, x: Float[Tensor, "B T D"]

@@ -74,7 +74,7 @@ def _gated_delta_net(get: Mapping[str, Any]) -> dict[str, Any]:
         "value_head_dim": get["linear_value_head_dim"],
         "conv_kernel_size": get["linear_conv_kernel_dim"],
         "norm_eps": get["rms_norm_eps"],
-        "decay_sum": "float32",
+        "arithmetic": "release",
     }
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import fwpkm.ops.delta_rule.dispatch as dispatch
 from fwpkm.ops.delta_rule import gated_delta_rule
+from fwpkm.ops.delta_rule.release import _UnitInverse
 
 
 def make_inputs(seed, T, *, B=2, H=2, Dk=6, Dv=5, strength=1.0, dtype=torch.float64):
@@ -35,21 +36,27 @@ def run(inputs, mask=None, **how):
 
 
 @pytest.mark.parametrize("T", [1, 2, 31, 32, 33, 64, 65, 97, 131])
-@pytest.mark.parametrize("decay_sum", ["float64", "float32"])
-def test_chunks_agree_with_the_recurrence_forward_backward_and_in_the_final_state(T, decay_sum):
+@pytest.mark.parametrize("arithmetic", ["accurate", "release"])
+def test_chunks_agree_with_the_recurrence_forward_backward_and_in_the_final_state(T, arithmetic):
     inputs = make_inputs(T, T)
     for fast, naive in zip(
-        run(inputs, backend="torch", decay_sum=decay_sum), run(inputs, backend="naive"), strict=True
+        run(inputs, backend="torch", arithmetic=arithmetic), run(inputs, backend="naive"), strict=True
     ):
         torch.testing.assert_close(fast, naive, rtol=1e-10, atol=1e-11)
 
 
 @settings(deadline=None, max_examples=15)
-@given(seed=st.integers(0, 2**31), T=st.integers(1, 70), share=st.floats(0, 1))
-def test_padding_anywhere_changes_nothing_for_the_chunks_either(seed, T, share):
+@given(
+    seed=st.integers(0, 2**31),
+    T=st.integers(1, 70),
+    share=st.floats(0, 1),
+    arithmetic=st.sampled_from(["accurate", "release"]),
+)
+def test_padding_anywhere_changes_nothing_for_the_chunks_either(seed, T, share, arithmetic):
     inputs = make_inputs(seed, T)
     mask = torch.rand(2, T, generator=torch.Generator().manual_seed(seed)) < share
-    fast, naive = run(inputs, mask, backend="torch"), run(inputs, mask, backend="naive")
+    fast = run(inputs, mask, backend="torch", arithmetic=arithmetic)
+    naive = run(inputs, mask, backend="naive")
     for a, b in zip(fast, naive, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
@@ -66,20 +73,46 @@ def test_in_float32_the_chunks_err_at_most_twice_as_much_as_the_recurrence(stren
         assert (a.double() - o).norm() <= allowed, name
 
 
-def test_without_float64_sums_weak_decays_after_strong_ones_lose_accuracy():
+def test_in_the_arithmetic_of_the_release_weak_decays_after_strong_ones_lose_accuracy():
     inputs = make_inputs(0, 64, strength=100.0, dtype=torch.float32)
     exact, _ = gated_delta_rule(*[x.double() for x in inputs[:5]], backend="naive")
     errors = [
-        (gated_delta_rule(*inputs[:5], backend="torch", decay_sum=s)[0] - exact).norm()
-        for s in ("float64", "float32")
+        (gated_delta_rule(*inputs[:5], backend="torch", arithmetic=a)[0] - exact).norm()
+        for a in ("accurate", "release")
     ]
     assert errors[1] > 4 * errors[0]
 
 
+def inverted_by_autograd(lower):
+    """Solve row by row in place, and leave the gradient to autograd."""
+    rest = lower.clone()
+    for i in range(1, lower.shape[-1]):
+        row, above = rest[..., i, :i].clone(), rest[..., :i, :i].clone()
+        rest[..., i, :i] = row + (row[..., None] * above).sum(-2)
+    return rest + torch.eye(lower.shape[-1], dtype=lower.dtype)
+
+
+def test_the_inverse_of_the_release_is_one_and_its_gradient_is_autograds_to_the_last_bit():
+    gen = torch.Generator().manual_seed(0)
+    lower = (0.3 * torch.randn(2, 3, 64, 64, generator=gen)).tril(-1).requires_grad_()
+    weight = torch.randn(2, 3, 64, 64, generator=gen)
+    ours, autograds = _UnitInverse.apply(lower), inverted_by_autograd(lower)
+    assert torch.equal(ours, autograds)
+    gradients = [torch.autograd.grad((x * weight).sum(), lower)[0].tril(-1) for x in (ours, autograds)]
+    assert torch.equal(*gradients)
+    identity = ours.double() @ (torch.eye(64) - lower.double())
+    assert (identity - torch.eye(64)).norm() < 1e-5 * ours.norm() * lower.norm()
+
+
+def test_an_unknown_arithmetic_is_refused():
+    with pytest.raises(ValueError, match="must be accurate or release, got 'exact'"):
+        inspect.unwrap(gated_delta_rule)(*make_inputs(0, 2)[:5], arithmetic="exact")
+
+
 def test_no_tokens_return_the_state_as_it_was():
     inputs = make_inputs(0, 0)
-    for backend in ("naive", "torch"):
-        out, final = gated_delta_rule(*inputs[:5], state=inputs[5], backend=backend)
+    for how in ({"backend": "naive"}, {"backend": "torch"}, {"backend": "torch", "arithmetic": "release"}):
+        out, final = gated_delta_rule(*inputs[:5], state=inputs[5], **how)
         assert out.shape == (2, 0, 2, 5)
         assert torch.equal(final, inputs[5])
 

@@ -1,15 +1,16 @@
 """The gated delta rule in the authors' release's order of operations, so that even rounding agrees.
 
-Gradients of the decay cancel almost to nothing, and keep of float32 what its roundings leave: 1e-3 to 1e-1 of them
-is noise. The noise, too, is a function of the inputs, as long as every sum is taken in the same order. Results
-are no better than those of `gated_delta_rule_torch`, and slower.
+Gradients of strong decays cancel almost to nothing, so that in float32 some 0.1% to 5% of them is rounding noise. The
+noise, too, is a function of the inputs as long as every sum is taken in the same order: given the same bits, the
+release's form and this one return the same bits. Results are no better than those of `gated_delta_rule_torch`.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 CHUNK = 64
 """Tokens of a chunk. Shorter sequences are filled up to it, as sums over fewer numbers round differently."""
@@ -31,7 +32,7 @@ def gated_delta_rule_release(
     q, keys, values, scaled = (x.unflatten(2, (-1, CHUNK)) for x in (q, keys, v * wide, keys * wide))
     b = g.unflatten(2, (-1, CHUNK)).cumsum(-1)
     between = _between(b)
-    solve = UnitInverse.apply(-(scaled @ keys.mT * between).tril(-1))
+    solve = _UnitInverse.apply(-(scaled @ keys.mT * between).tril(-1))
     fresh = solve @ values
     reads = solve @ (scaled * b.exp()[..., None])
     out = []
@@ -78,14 +79,14 @@ def _chunk(
     return out, kept + (keys * (end - b).exp()[..., None]).mT @ u
 
 
-class UnitInverse(torch.autograd.Function):
+class _UnitInverse(torch.autograd.Function):
     r"""Invert I - L row by row:  X_i = e_i + L_i X  for strictly lower triangular L.
 
     Autograd through the rows would keep C of the matrices; this keeps two, and adds up in the same order.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, lower: Float[Tensor, "*batch C C"]) -> Float[Tensor, "*batch C C"]:
+    def forward(ctx: Any, lower: Float[Tensor, "*batch C C"]) -> Float[Tensor, "*batch C C"]:
         rest = lower.clone()
         for i in range(1, CHUNK):
             row = lower[..., i, :i]
@@ -95,7 +96,7 @@ class UnitInverse(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad: Float[Tensor, "*batch C C"]) -> Float[Tensor, "*batch C C"]:
+    def backward(ctx: Any, grad: Float[Tensor, "*batch C C"]) -> Float[Tensor, "*batch C C"]:
         lower, rest = ctx.saved_tensors
         grad, total = grad.clone(), torch.zeros_like(grad)
         for i in range(CHUNK - 1, 0, -1):
