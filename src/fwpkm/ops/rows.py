@@ -23,6 +23,22 @@ def subtract_rows(x, y, out):
 
 @jit
 @no_type_check
+def combine_rows(x, c, y, out):
+    """out = x + c y."""
+    for d in range(out.shape[0]):
+        out[d] = x[d] + c * y[d]
+
+
+@jit
+@no_type_check
+def scale_row(c, x, out):
+    """out = c x."""
+    for d in range(out.shape[0]):
+        out[d] = c * x[d]
+
+
+@jit
+@no_type_check
 def add_row(c, x, out):
     """out += c x."""
     for d in range(out.shape[0]):

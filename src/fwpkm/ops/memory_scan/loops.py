@@ -1,7 +1,8 @@
 """The compiled loops of the memory scan: one chunk's tokens, then the rows that several of their pairs share.
 
 A pair that is alone on its row may be read and written at once. What shares a row waits until all of the chunk's
-tokens are done, and is added up first and rounded once.
+tokens are done, and is added up first and rounded once. A row that only one chunk touches, as most are in a large
+table, is fetched once and stored at most once on either way.
 """
 
 from typing import no_type_check
@@ -9,21 +10,93 @@ from typing import no_type_check
 import numpy as np
 
 from fwpkm.ops.jit import jit
-from fwpkm.ops.rows import add_row, copy_row, inner, subtract_rows, weighted_rows
+from fwpkm.ops.rows import (
+    add_four_rows,
+    add_row,
+    combine_rows,
+    copy_row,
+    inner,
+    scale_row,
+    subtract_rows,
+)
 
 
 @jit
 @no_type_check
-def read_and_write(first, last, part, V, rows, w, write_w, target, alone, v_hat):
-    """Read for tokens [first, last) of a chunk, and write the rows that they alone address."""
+def read_and_write(first, last, part, V, base, ids, rows, w, write_w, target, alone, fresh, v_hat):
+    """Read for tokens [first, last) of a chunk, and write the rows that they alone address.
+
+    Rows that no chunk touched before still lie in `base`, at ids[row].
+    """
+    J = rows.shape[1]
     error = np.empty(V.shape[1], dtype=V.dtype)
     for m in range(first, last):
-        weighted_rows(w[m], rows[m], V, v_hat[m])
-        if m < target.shape[0]:
+        read_token(w[m], rows[m], fresh[m], V, base, ids, v_hat[m])
+        writes = m < target.shape[0]
+        if writes:
             subtract_rows(target[m], v_hat[m], error)
-            for j in range(rows.shape[1]):
-                if alone[m, j]:
-                    add_row(write_w[m, j], error, V[rows[m, j]])
+        for j in range(J):
+            row = V[rows[m, j]]
+            if fresh[m, j]:
+                source = source_of(rows[m, j], True, V, base, ids)
+                if writes:
+                    combine_rows(source, write_w[m, j], error, row)
+                else:
+                    copy_row(source, row)
+            elif alone[m, j] and writes:
+                add_row(write_w[m, j], error, row)
+
+
+@jit
+@no_type_check
+def read_token(w, rows, fresh, V, base, ids, out):
+    """out = sum_j w_j V[rows_j], fresh rows from the base; four rows are on their way from memory at once."""
+    out[:] = 0
+    j, J = 0, rows.shape[0]
+    while j + 4 <= J:
+        add_four_rows(
+            w[j],
+            source_of(rows[j], fresh[j], V, base, ids),
+            w[j + 1],
+            source_of(rows[j + 1], fresh[j + 1], V, base, ids),
+            w[j + 2],
+            source_of(rows[j + 2], fresh[j + 2], V, base, ids),
+            w[j + 3],
+            source_of(rows[j + 3], fresh[j + 3], V, base, ids),
+            out,
+        )
+        j += 4
+    while j < J:
+        add_row(w[j], source_of(rows[j], fresh[j], V, base, ids), out)
+        j += 1
+
+
+@jit
+@no_type_check
+def source_of(row, fresh, V, base, ids):
+    """Return where a row's present contents lie."""
+    return base[ids[row]] if fresh else V[row]
+
+
+@jit
+@no_type_check
+def fetch_rows(V, base, ids, wanted):
+    """Copy rows from the base that are wanted."""
+    for i in range(wanted.shape[0]):
+        if wanted[i]:
+            copy_row(base[ids[i]], V[i])
+
+
+@jit
+@no_type_check
+def fetch_shared(V, base, ids, rows, seen, order, start, num_shared):
+    """Copy the shared rows of a chunk that no chunk touched before."""
+    J = rows.shape[1]
+    for g in range(num_shared):
+        p = order[start[g]]
+        row = rows[p // J, p % J]
+        if not seen[row]:
+            copy_row(base[ids[row]], V[row])
 
 
 @jit
@@ -46,28 +119,84 @@ def write_shared(first, last, part, V, rows, sign, write_w, v_hat, target, order
 @jit
 @no_type_check
 def walk_back(
-    first, last, part, V, G, rows, w, write_w, v_hat, target, d_v_hat, alone, dw, d_write, d_target, d_read
+    first,
+    last,
+    part,
+    table,
+    V,
+    G,
+    rows,
+    w,
+    write_w,
+    v_hat,
+    target,
+    d_v_hat,
+    alone,
+    later,
+    earlier,
+    has_G,
+    wants_G,
+    dw,
+    d_write,
+    d_target,
+    d_read,
 ):
     """Undo the writes of tokens [first, last) on rows of their own, and take all gradients but G of shared rows.
 
     u = sum a G ;  d a = - G . e ;  d v^ = d_v_hat - u ;  dw = V . d v^ ;  G += w d v^ .
+
+    A row is in V, undone as far as it goes, if a later chunk touched it, and in the final `table` otherwise; what
+    no earlier chunk touched need not be kept. G is zero, and not there, until a chunk has added to it.
     """
-    error = np.empty(V.shape[1], dtype=V.dtype)
+    J = rows.shape[1]
+    error, before = np.empty(V.shape[1], dtype=V.dtype), np.empty((J, V.shape[1]), dtype=V.dtype)
     for m in range(first, last):
-        if m < target.shape[0]:
+        writes = m < target.shape[0]
+        if writes:
             subtract_rows(v_hat[m], target[m], error)
-            weighted_rows(write_w[m], rows[m], G, d_target[m])
-            for j in range(rows.shape[1]):
-                d_write[m, j] = -inner(error, G[rows[m, j]])
-                if alone[m, j]:
-                    add_row(write_w[m, j], error, V[rows[m, j]])
+            d_target[m][:] = 0
+        for j in range(J):
+            i = rows[m, j]
+            if writes and (has_G or later[m, j] or not alone[m, j]):
+                d_write[m, j] = -inner(error, G[i])
+                add_row(write_w[m, j], G[i], d_target[m])
+            if alone[m, j]:
+                source = V[i] if later[m, j] else table[i]
+                if writes:
+                    combine_rows(source, write_w[m, j], error, before[j])
+                else:
+                    copy_row(source, before[j])
+        if writes:
             subtract_rows(d_v_hat[m], d_target[m], d_read[m])
         else:
             copy_row(d_v_hat[m], d_read[m])
-        for j in range(rows.shape[1]):
-            dw[m, j] = inner(d_read[m], V[rows[m, j]])
-            if alone[m, j]:
-                add_row(w[m, j], d_read[m], G[rows[m, j]])
+        for j in range(J):
+            i = rows[m, j]
+            if not alone[m, j]:
+                dw[m, j] = inner(d_read[m], V[i])
+                continue
+            dw[m, j] = inner(d_read[m], before[j])
+            if earlier[m, j]:
+                copy_row(before[j], V[i])
+            if has_G or later[m, j]:
+                if has_G or wants_G or earlier[m, j]:
+                    add_row(w[m, j], d_read[m], G[i])
+            elif wants_G or earlier[m, j]:
+                scale_row(w[m, j], d_read[m], G[i])
+
+
+@jit
+@no_type_check
+def bring_shared(table, V, G, rows, later, has_G, order, start, num_shared):
+    """Put the shared rows of a chunk that no later chunk touched into V, and zeros into G."""
+    J = rows.shape[1]
+    for g in range(num_shared):
+        p = order[start[g]]
+        i = rows[p // J, p % J]
+        if not later[p // J, p % J]:
+            copy_row(table[i], V[i])
+            if not has_G:
+                G[i][:] = 0
 
 
 @jit
@@ -82,6 +211,42 @@ def add_shared(first, last, part, G, rows, w, d_read, order, start):
             add_row(w[p // J, p % J], d_read[p // J], total)
         p = order[start[g]]
         add_row(G.dtype.type(1), total, G[rows[p // J, p % J]])
+
+
+@jit
+@no_type_check
+def look_around(rows, chunk, first_chunk, last_chunk, later, earlier):
+    """Tell which pairs of a chunk address rows that later and earlier chunks touch."""
+    for m in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            later[m, j] = last_chunk[rows[m, j]] > chunk
+            earlier[m, j] = first_chunk[rows[m, j]] < chunk
+
+
+@jit
+@no_type_check
+def note_chunks(rows, reads, first_chunk, last_chunk):
+    """Note the first and the last chunk that touches each row."""
+    r = 0
+    for c in range(reads.shape[0]):
+        for m in range(r, r + reads[c]):
+            for j in range(rows.shape[1]):
+                i = rows[m, j]
+                first_chunk[i] = min(first_chunk[i], c)
+                last_chunk[i] = c
+        r += reads[c]
+
+
+@jit
+@no_type_check
+def note_seen(rows, alone, seen, fresh):
+    """Tell which pairs are alone on a row that no chunk touched before, and note the chunk's rows as seen."""
+    for m in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            fresh[m, j] = alone[m, j] and not seen[rows[m, j]]
+    for m in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            seen[rows[m, j]] = True
 
 
 @jit

@@ -22,32 +22,32 @@ def scan_(
     target: Tensor,
     reads: Sequence[int],
     writes: Sequence[int],
+    base: Tensor | None = None,
+    ids: Tensor | None = None,
 ) -> Tensor:
-    """Do what `memory_scan_` does."""
+    """Do what `memory_scan_` does; with `base`, to rows base[ids], which `table` is to hold afterwards."""
     v_hat = table.new_empty(rows.shape[0], table.shape[1])
-    if not rows.numel():
-        return v_hat
     _check_rows(rows, table.shape[0])
-    V, ids, out, w_all, a_all, aim = (array_of(x) for x in (table, rows, v_hat, w, write_w, target))
-    for chunk in _chunks(V, ids, reads, writes):
+    V, row, out, w_all, a_all, aim = (array_of(x) for x in (table, rows, v_hat, w, write_w, target))
+    source, of_row = (V, row[:0, 0]) if base is None or ids is None else (array_of(base), array_of(ids))
+    seen = np.full(V.shape[0], base is None)
+    fresh = np.zeros((max(reads, default=0), row.shape[1]), dtype=np.bool_)
+    for chunk in _chunks(V, row, reads, writes):
         r, t = chunk.read, chunk.written
-        args = (V, ids[r], w_all[r], a_all[t], aim[t], chunk.alone, out[r])
+        if base is not None:
+            loops.fetch_shared(V, source, of_row, row[r], seen, *chunk.groups, chunk.num_shared)
+            loops.note_seen(row[r], chunk.alone, seen, fresh)
+        args = (V, source, of_row, row[r], w_all[r], a_all[t], aim[t], chunk.alone, fresh, out[r])
         run_spans(loops.read_and_write, chunk.tokens, *args)
-        run_spans(
-            loops.write_shared,
-            chunk.shared,
-            V,
-            ids[r],
-            V.dtype.type(1),
-            a_all[t],
-            out[r],
-            aim[t],
-            *chunk.groups,
-        )
+        one = V.dtype.type(1)
+        run_spans(loops.write_shared, chunk.shared, V, row[r], one, a_all[t], out[r], aim[t], *chunk.groups)
+    if base is not None:
+        loops.fetch_rows(V, source, of_row, ~seen)
     return v_hat
 
 
-def scan_back_(
+def scan_back(
+    table: Tensor,
     V: Tensor,
     G: Tensor,
     rows: Tensor,
@@ -58,34 +58,44 @@ def scan_back_(
     d_v_hat: Tensor,
     reads: Sequence[int],
     writes: Sequence[int],
+    *,
+    has_gradient: bool,
+    wants_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Walk back from the final table V and its gradient G, which become the first table and its gradient.
+    """Walk back from the final table.
+
+    Args:
+        table: The final table.
+        V: Room for its rows on their way back.
+        G: The gradient of the final table, or room for it; becomes that of the first one.
+        rows: As in `memory_scan`, like the others.
+        has_gradient: Whether there is a gradient in G to begin with.
+        wants_gradient: Whether G is looked at afterwards; it is all there only then, and only for rows
+            that some token reads.
 
     Returns:
         Gradients of w, write_w and target.
     """
     dw, d_write, d_target = torch.zeros_like(w), torch.zeros_like(write_w), torch.empty_like(target)
-    if not rows.numel():
-        return dw, d_write, d_target
-    table, grad, ids, w_all, a_all, aim = (array_of(x) for x in (V, G, rows, w, write_w, target))
+    final, back, grad, row, w_all, a_all, aim = (array_of(x) for x in (table, V, G, rows, w, write_w, target))
     got, d_got, d_w, d_a, d_aim = (array_of(x) for x in (v_hat, d_v_hat, dw, d_write, d_target))
-    d_read = np.empty((max(reads), table.shape[1]), dtype=table.dtype)
-    for chunk in _chunks(table, ids, reads, writes, backwards=True):
+    most, J = max(reads, default=0), row.shape[1]
+    d_read = np.empty((most, final.shape[1]), dtype=final.dtype)
+    later, earlier = (np.empty((most, J), dtype=np.bool_) for _ in range(2))
+    first_chunk, last_chunk = np.full(len(final), len(reads)), np.full(len(final), -1)
+    loops.note_chunks(row, np.array(reads, dtype=np.int64), first_chunk, last_chunk)
+    for chunk in _chunks(final, row, reads, writes, backwards=True):
         r, t = chunk.read, chunk.written
+        loops.look_around(row[r], chunk.number, first_chunk, last_chunk, later, earlier)
+        loops.bring_shared(final, back, grad, row[r], later, has_gradient, *chunk.groups, chunk.num_shared)
+        minus = final.dtype.type(-1)
         run_spans(
-            loops.write_shared,
-            chunk.shared,
-            table,
-            ids[r],
-            table.dtype.type(-1),
-            a_all[t],
-            got[r],
-            aim[t],
-            *chunk.groups,
+            loops.write_shared, chunk.shared, back, row[r], minus, a_all[t], got[r], aim[t], *chunk.groups
         )
-        args = (table, grad, ids[r], w_all[r], a_all[t], got[r], aim[t], d_got[r], chunk.alone)
-        run_spans(loops.walk_back, chunk.tokens, *args, d_w[r], d_a[t], d_aim[t], d_read)
-        run_spans(loops.add_shared, chunk.shared, grad, ids[r], w_all[r], d_read, *chunk.groups)
+        given = (final, back, grad, row[r], w_all[r], a_all[t], got[r], aim[t], d_got[r], chunk.alone)
+        flags = (later, earlier, has_gradient, wants_gradient)
+        run_spans(loops.walk_back, chunk.tokens, *given, *flags, d_w[r], d_a[t], d_aim[t], d_read)
+        run_spans(loops.add_shared, chunk.shared, grad, row[r], w_all[r], d_read, *chunk.groups)
     return dw, d_write, d_target
 
 
@@ -93,10 +103,12 @@ def scan_back_(
 class _Chunk:
     """Where one chunk's tokens lie, and which of their pairs share a row."""
 
+    number: int
     read: slice
     written: slice
     alone: np.ndarray
     groups: tuple[np.ndarray, np.ndarray]
+    num_shared: int
     tokens: list[Span]
     shared: list[Span]
 
@@ -105,22 +117,24 @@ def _chunks(
     V: np.ndarray, rows: np.ndarray, reads: Sequence[int], writes: Sequence[int], *, backwards: bool = False
 ) -> Iterator[_Chunk]:
     """Go through the chunks that have tokens. What is yielded is valid until the next one."""
-    most, J = max(reads), rows.shape[1]
+    most, J = max(reads, default=0), rows.shape[1]
     count, alone = np.zeros(V.shape[0], dtype=np.int64), np.empty((most, J), dtype=np.bool_)
     order, start = np.empty(most * J, dtype=np.int64), np.empty(most * J + 1, dtype=np.int64)
-    ends = list(zip(np.cumsum(reads).tolist(), np.cumsum(writes).tolist(), reads, writes, strict=True))
+    ends = zip(np.cumsum(reads).tolist(), np.cumsum(writes).tolist(), reads, writes, strict=True)
     fewest = max(1, _FEWEST_NUMBERS // max(1, J * V.shape[1]))
-    for r, t, num_reads, num_writes in reversed(ends) if backwards else ends:
+    for number, (r, t, num_reads, num_writes) in sorted(enumerate(ends), reverse=backwards):
         if not num_reads:
             continue
         read = slice(r - num_reads, r)
         num_shared = loops.find_shared(rows[read], count, alone, order, start)
         shared = split_range(num_shared, smallest=max(1, fewest // 4)) if num_shared else []
         yield _Chunk(
+            number=number,
             read=read,
             written=slice(t - num_writes, t),
             alone=alone,
             groups=(order, start),
+            num_shared=num_shared,
             tokens=split_range(num_reads, smallest=fewest),
             shared=shared,
         )
@@ -128,6 +142,8 @@ def _chunks(
 
 def _check_rows(rows: Tensor, num_rows: int) -> None:
     """Compiled loops look up what they are told to: a row that is not there must not reach them."""
+    if not rows.numel():
+        return
     least, most = (int(x) for x in rows.aminmax())
     if least < 0 or most >= num_rows:
         raise IndexError(f"memory_scan: rows must be in [0, R), got {least} to {most} with R={num_rows}")

@@ -185,9 +185,8 @@ def _memory_scan(
     if runs_compiled(table):
         if ids is None:
             new.copy_(table)
-        else:
-            torch.index_select(table, 0, ids, out=new)
-        return _compiled_scan_(new, rows, w, write_w, target, reads, writes), new
+            return _compiled_scan_(new, rows, w, write_w, target, reads, writes), new
+        return _compiled_scan_(new, rows, w, write_w, target, reads, writes, table, ids), new
     chunks = _chunks(rows, reads, writes)
     for columns in _column_blocks(table, num_rows):
         block = table[:, columns]
@@ -207,10 +206,12 @@ def _compiled_scan_(
     target: Tensor,
     reads: list[int],
     writes: list[int],
+    base: Tensor | None = None,
+    ids: Tensor | None = None,
 ) -> Tensor:
     from fwpkm.ops.memory_scan.numba import scan_
 
-    return scan_(table, rows, w, write_w, target, reads, writes)
+    return scan_(table, rows, w, write_w, target, reads, writes, base, ids)
 
 
 @_memory_scan.register_fake
@@ -297,15 +298,29 @@ def _compiled_backward(
     writes: list[int],
     wants_table: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from fwpkm.ops.memory_scan.numba import scan_back_
+    from fwpkm.ops.memory_scan.numba import scan_back
 
     V, G = (large_empty(tuple(table.shape), table) for _ in range(2))
-    V.copy_(table)
-    if d_table is None:
-        G.zero_()
-    else:
+    has_gradient = d_table is not None
+    if d_table is not None:
         G.copy_(d_table)
-    dw, d_write, d_target = scan_back_(V, G, rows, w, write_w, target, v_hat, d_v_hat, reads, writes)
+    elif wants_table:
+        G.zero_()
+    dw, d_write, d_target = scan_back(
+        table,
+        V,
+        G,
+        rows,
+        w,
+        write_w,
+        target,
+        v_hat,
+        d_v_hat,
+        reads,
+        writes,
+        has_gradient=has_gradient,
+        wants_gradient=wants_table,
+    )
     return G if wants_table else table.new_empty(0), dw, d_write, d_target
 
 
