@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 from fwpkm.layers.norm import RMSNorm, at_least_float32, unit_rms
 from fwpkm.layers.padding import hide_padding
+from fwpkm.ops.answer import TINY_VARIANCE, can_frame
 
 VectorNorm = Literal["none", "l2", "zscore"]
-
-_TINY_VARIANCE = 1e-30
-"""Below it a vector counts as constant; keeps the z-score's gradient finite there."""
 
 
 class MemoryFrame(nn.Module):
@@ -77,6 +75,8 @@ class MemoryFrame(nn.Module):
         self, x: Float[Tensor, "B T D"]
     ) -> tuple[Float[Tensor, "B T H Dk"], Float[Tensor, "B T Dv"], Float[Tensor, "B T"] | None]:
         """Return queries, values and gates (None without a gate) in the precision of the memory."""
+        if self._query_norm == "none" and can_frame(x, self.memory_dtype):
+            return self._project_few(x)
         dtype, unit = self.memory_dtype, unit_rms(at_least_float32(x), self.q_norm.eps)
         q = self.q_proj(self.q_norm.scale(unit).to(x.dtype)).to(dtype)
         if self._query_norm != "none":
@@ -90,6 +90,16 @@ class MemoryFrame(nn.Module):
             return q, v, None
         return q, v, self.gate_proj(self.gate_norm.scale(unit).to(x.dtype)).to(dtype).mean(-1).sigmoid()
 
+    def _project_few(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Do the same for a few tokens, whose time goes into the number of operations."""
+        from fwpkm.ops.answer.frame import normalised_, scaled_units
+
+        norms = [self.q_norm, self.v_norm] + ([self.gate_norm] if self.gated else [])
+        for_q, for_v, *for_gate = scaled_units(x, self.q_norm.eps, *(norm.weight for norm in norms))
+        q = self.q_proj(for_q).unflatten(-1, (-1, self._head_dim))
+        v = normalised_(self.v_proj(for_v), self._value_norm)
+        return q, v, self.gate_proj(for_gate[0]).mean(-1).sigmoid() if self.gated else None
+
     def fuse(
         self,
         v_hat: Float[Tensor, "B T Dv"],
@@ -99,6 +109,10 @@ class MemoryFrame(nn.Module):
         mask: Bool[Tensor, "B T"] | None,
     ) -> Float[Tensor, "B T D"]:
         """Mix what was retrieved with the tokens' own values and project it; zeros at padding, dtype of `like`."""
+        if mask is None and v.dtype == like.dtype and can_frame(v, self.memory_dtype):
+            from fwpkm.ops.answer.frame import mixed_units
+
+            return self.out_proj(mixed_units(v_hat, v, gate, self.out_norm.eps, self.out_norm.weight))
         mixed = v_hat + v if gate is None else v + gate[..., None] * (v_hat - v)
         return hide_padding(self.out_proj(self.out_norm(mixed.to(like.dtype))), mask)
 
@@ -110,7 +124,7 @@ def normalise(x: Float[Tensor, "*B D"], kind: VectorNorm) -> Float[Tensor, "*B D
     # torch.var_mean would warn where there are no tokens.
     x = x - x.mean(dim=-1, keepdim=True)
     variance = x.square().sum(-1, keepdim=True) / (x.shape[-1] - 1)
-    return x / (variance.clamp_min(_TINY_VARIANCE).sqrt() + 1e-6)
+    return x / (variance.clamp_min(TINY_VARIANCE).sqrt() + 1e-6)
 
 
 def check_hidden(

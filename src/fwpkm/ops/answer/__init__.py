@@ -10,6 +10,8 @@ from torch import Tensor
 from fwpkm.ops.backend import runs_compiled
 from fwpkm.ops.core.options import CoreOptions
 
+TINY_VARIANCE = 1e-30
+"""Below it a vector counts as constant; keeps the z-score's gradient finite there."""
 _MOST_TOKENS = 8
 """Beyond it a matrix product finds the sub-keys faster."""
 _FEWEST_READS = 32
@@ -20,6 +22,11 @@ def can_answer(v: Float[Tensor, "B T Dv"]) -> bool:
     """Return whether `answer_tokens` is there for tokens like these, and the fastest way."""
     few = v.shape[0] * v.shape[1] <= _MOST_TOKENS
     return few and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and runs_compiled(v)
+
+
+def can_frame(x: Float[Tensor, "B T D"], dtype: torch.dtype) -> bool:
+    """Return whether `fwpkm.ops.answer.frame` is there for hidden states like these and a memory of `dtype`."""
+    return x.dtype == dtype and can_answer(x) and not torch.is_autocast_enabled(x.device.type)
 
 
 def can_read(w: Float[Tensor, "M J"]) -> bool:
