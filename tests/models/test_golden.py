@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fwpkm.models import release_config
 from fwpkm.testing.golden import load_case, main, run_case
-from fwpkm.testing.golden_model import gradient_noise
+from fwpkm.testing.golden_model import GRADIENT_TOLERANCE, gradient_noise, model_errors
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.json"))
@@ -25,6 +26,22 @@ def test_only_gradients_of_decays_are_held_to_their_noise_instead():
     rows = run_case(GOLDEN / "model_gdn.json", strict=True)
     above = [name for name, error, tolerance in rows if not error <= tolerance]
     assert all(name.endswith(("linear_attn.A_log", "linear_attn.dt_bias")) for name in above), above
+
+
+def decay_errors(case, tensors):
+    rows = model_errors(case, tensors, strict=True)
+    return [error for name, error, _ in rows if name.endswith(("A_log", "dt_bias"))]
+
+
+def test_without_a_memory_gradients_of_decays_have_the_noise_of_the_release(monkeypatch):
+    case, tensors = load_case(GOLDEN / "model_plain_gdn.json")
+    release = decay_errors(case, tensors)
+    assert max(release) < GRADIENT_TOLERANCE
+    translate = release_config._gated_delta_net
+    monkeypatch.setattr(
+        release_config, "_gated_delta_net", lambda get: translate(get) | {"arithmetic": "accurate"}
+    )
+    assert max(decay_errors(case, tensors)) > 5 * max(release)
 
 
 def test_the_noise_of_well_conditioned_gradients_is_far_below_the_tolerance():
