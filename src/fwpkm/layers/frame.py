@@ -109,7 +109,8 @@ class MemoryFrame(nn.Module):
         mask: Bool[Tensor, "B T"] | None,
     ) -> Float[Tensor, "B T D"]:
         """Mix what was retrieved with the tokens' own values and project it; zeros at padding, dtype of `like`."""
-        if mask is None and v.dtype == like.dtype and can_frame(v, self.memory_dtype):
+        hooked = self.out_norm._forward_pre_hooks or self.out_norm._forward_hooks
+        if mask is None and not hooked and v.dtype == like.dtype and can_frame(v, self.memory_dtype):
             from fwpkm.ops.answer.frame import mixed_units
 
             return self.out_proj(mixed_units(v_hat, v, gate, self.out_norm.eps, self.out_norm.weight))
