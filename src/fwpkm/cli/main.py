@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fwpkm.cli import ask, bench, convert, data, demo, info, memory, read, train
+from fwpkm.cli import ask, bench, convert, data, demo, info, inspect, memory, read, train
 
 _COMMANDS = {
     "ask": ask,
@@ -13,6 +13,7 @@ _COMMANDS = {
     "data": data,
     "demo": demo,
     "info": info,
+    "inspect": inspect,
     "memory": memory,
     "read": read,
     "train": train,

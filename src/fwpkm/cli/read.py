@@ -1,10 +1,9 @@
 """Read documents into a memory file."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from fwpkm.cli.session_options import ProgressLine, load_reader
+from fwpkm.cli.session_options import ProgressLine, load_reader, text_of
 from fwpkm.memory.quantise import ROW_FORMATS
 from fwpkm.sessions.session import MemorySession
 
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Read, save, and say what it took."""
-    texts = {name: _text_of(name) for name in options.documents}
+    texts = {name: text_of(name) for name in options.documents}
     model, tokenizer = load_reader(options.checkpoint, options.device)
     session = MemorySession(model, tokenizer, piece_tokens=options.piece)
     if options.memory is not None:
@@ -39,12 +38,3 @@ def run(options: argparse.Namespace) -> int:
         f"relative error {report.loss:.2g}"
     )
     return 0
-
-
-def _text_of(name: str) -> str:
-    if name == "-":
-        return sys.stdin.read()
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: must be a text in UTF-8, got {error}; convert it first") from error

@@ -24,6 +24,21 @@ def load_reader(folder: str, device: str) -> tuple[Decoder, Tokenizer]:
     return model, load_tokenizer(folder)
 
 
+def text_of(name: str) -> str:
+    """Read a text file in UTF-8; - is standard input.
+
+    Raises:
+        ValueError: If it is no such text.
+        OSError: If it cannot be read.
+    """
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: must be a text in UTF-8, got {error}; convert it first") from error
+
+
 class ProgressLine:
     """Shows on the terminal how far a reading is, and nothing where the output goes elsewhere."""
 
