@@ -92,6 +92,18 @@ def read_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
     return Recipe(name=_short_name(file), path=file, sections=merged, **texts)
 
 
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read settings such as `a.b=3e-4`, later ones over earlier ones, as one mapping.
+
+    Raises:
+        ValueError: If one is malformed.
+    """
+    merged: dict[str, Any] = {}
+    for setting in settings:
+        _apply(setting, merged)
+    return merged
+
+
 def recipe_names() -> list[str]:
     """List the short names of the recipes that come with the package; files and folders in "_" are parts of them."""
     names = {_short_name(file) for folder in _SHIPPED for file in folder.rglob("*.toml")}

@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fwpkm.cli import ask, bench, convert, data, demo, info, inspect, memory, read, train
+from fwpkm.cli import ask, attach, bench, convert, data, demo, info, inspect, memory, read, train
 
 _COMMANDS = {
     "ask": ask,
+    "attach": attach,
     "bench": bench,
     "convert": convert,
     "data": data,

@@ -1,0 +1,30 @@
+"""A memory for language models that exist: FwPKM before chosen layers of a transformers decoder.
+
+docs/retrofit.md shows its use.
+"""
+
+try:
+    import transformers as _transformers  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "fwpkm.models.attach needs transformers 5.23 or newer: pip install 'fwpkm[hf]'"
+    ) from error
+
+from fwpkm.models.attach.attach import attach, detach, freeze_base, memories, unfreeze_base
+from fwpkm.models.attach.cache import memory_states, set_memory_states
+from fwpkm.models.attach.families import FAMILIES, load_base
+from fwpkm.models.attach.files import load_adapter, save_adapter
+
+__all__ = [
+    "FAMILIES",
+    "attach",
+    "detach",
+    "freeze_base",
+    "load_adapter",
+    "load_base",
+    "memories",
+    "memory_states",
+    "save_adapter",
+    "set_memory_states",
+    "unfreeze_base",
+]

@@ -1,0 +1,87 @@
+"""Which transformers models take a memory, and where their layers are."""
+
+import inspect
+import os
+from typing import Any
+
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from fwpkm.nested import unknown_name
+
+FAMILIES = {
+    "gemma": "layers",
+    "gemma2": "layers",
+    "gemma3_text": "layers",
+    "gpt2": "h",
+    "gpt_neox": "layers",
+    "llama": "layers",
+    "mistral": "layers",
+    "olmo2": "layers",
+    "phi3": "layers",
+    "qwen2": "layers",
+    "qwen3": "layers",
+    "smollm3": "layers",
+}
+"""Supported `config.model_type`, and what the decoder calls its list of layers."""
+_CACHE_ARGUMENTS = ("past_key_values", "layer_past")
+
+
+def check_family(where: str, model: object) -> PreTrainedModel:
+    """Return `model` if a memory can be attached to it.
+
+    Raises:
+        TypeError: If it is no transformers model.
+        ValueError: If it is of another family, or sees later tokens, or reads another text too.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(f"{where}: model must be a transformers model, got {type(model).__name__}")
+    kind = model.config.model_type
+    if kind not in FAMILIES:
+        raise ValueError(
+            f"{where}: {type(model).__name__} is not supported: {unknown_name('model type', kind, FAMILIES)}"
+        )
+    problems = [
+        f"{name} must be {needed}, got {name}={value}"
+        for name, needed in (
+            ("add_cross_attention", False),
+            ("use_bidirectional_attention", False),
+            ("is_causal", True),
+        )
+        if (value := getattr(model.config, name, None)) not in (needed, None)
+    ]
+    if problems:
+        raise ValueError(f"{where}: a memory needs a causal decoder; in the config {'; '.join(problems)}")
+    return model
+
+
+def load_base(name: str | os.PathLike[str]) -> PreTrainedModel:
+    """Load a causal language model of transformers, in the precision of its files, ready to answer."""
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+    return check_family("load_base", model.eval())
+
+
+def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the part of a supported model that holds its layers."""
+    decoder: Any = model.base_model
+    return decoder
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the layers of a supported model."""
+    layers: Any = getattr(decoder_of(model), FAMILIES[model.config.model_type])
+    return layers
+
+
+class CacheArgument:
+    """Finds the cache among the arguments of a layer's call."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        names = list(inspect.signature(layer.forward).parameters)
+        self.name = next(name for name in _CACHE_ARGUMENTS if name in names)
+        """What the layer calls it."""
+        self._place = names.index(self.name)
+
+    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the cache of this call, or None."""
+        return args[self._place] if len(args) > self._place else kwargs.get(self.name)

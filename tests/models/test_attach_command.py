@@ -1,0 +1,62 @@
+"""`fwpkm attach`: an adapter for a model in a folder, which changes nothing until it is trained."""
+
+import re
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+import fwpkm  # noqa: E402
+from fwpkm.cli.main import main  # noqa: E402
+from fwpkm.models.attach import load_base, memories  # noqa: E402
+from fwpkm.testing.base_models import make_base  # noqa: E402
+from fwpkm.testing.hf_models import make_tokens  # noqa: E402
+
+transformers.utils.logging.disable_progress_bar()
+SMALL = ["--set", "num_subkeys=8", "--set", "key_dim=8", "--set", "value_dim=8", "--set", "topk=2"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_base(dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
+    return tmp_path
+
+
+def command(folder, *more):
+    return main(["attach", str(folder / "base"), "--out", str(folder / "adapter"), *more])
+
+
+def test_an_adapter_is_made_and_attached(folder, capsys):
+    assert command(folder, "--layers", "0", "2", *SMALL) == 0
+    said = capsys.readouterr().out
+    assert "2 memories before layers 0, 2 of LlamaForCausalLM, each with 64 slots of 8 numbers" in said
+    base, x = load_base(folder / "base"), make_tokens()
+    assert base.dtype == torch.bfloat16
+    before = base(x).logits
+    fwpkm.load_adapter(base, folder / "adapter")
+    assert torch.equal(base(x).logits, before)
+    assert f"{sum(p.numel() for m in memories(base).values() for p in m.parameters()) / 1e6:.2f}M" in said
+
+
+def test_the_seed_decides(folder):
+    files = []
+    for seed in ("1", "1", "2"):
+        assert command(folder, "--layers", "1", "--seed", seed, *SMALL) == 0
+        files.append((folder / "adapter").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ["--layers", "5", "--set", "top=1"],
+            r"numbers from 0 to 2, got 5; .*unknown field 'top'; did you mean 'topk'",
+        ),
+        (["--layers", "1", "--set", "topk"], "must be NAME=VALUE"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_written(folder, capsys, more, message):
+    assert command(folder, *more) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (folder / "adapter").exists()
