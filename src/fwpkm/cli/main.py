@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fwpkm.cli import ask, attach, bench, convert, data, demo, info, inspect, memory, read, train
+from fwpkm.cli import ask, attach, bench, convert, data, demo, eval, info, inspect, memory, read, train
 
 _COMMANDS = {
     "ask": ask,
@@ -13,6 +13,7 @@ _COMMANDS = {
     "convert": convert,
     "data": data,
     "demo": demo,
+    "eval": eval,
     "info": info,
     "inspect": inspect,
     "memory": memory,

@@ -1,0 +1,1 @@
+"""Measurements of trained models: needles, perplexity by position, gates, use of slots."""

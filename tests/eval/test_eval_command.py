@@ -1,0 +1,150 @@
+"""fwpkm eval, as a user types it."""
+
+from pathlib import Path
+
+import pytest
+from eval_readers import make_tiny
+
+from fwpkm.cli.main import main
+from fwpkm.data.shards import BuildOptions, build_corpus
+from fwpkm.data.tokenizer import ByteTokenizer
+from fwpkm.eval.files import kind_of, load_result
+from fwpkm.eval.needles import NeedleResult
+from fwpkm.models.files import save_model
+
+OPTIONS = {
+    "needles": ["--lengths", "300", "--depths", "0.5", "--samples", "2", "--reads", "1", "2"],
+    "perplexity": ["--length", "100", "--max-runs", "2"],
+    "gates": ["--length", "300", "--samples", "1"],
+    "slots": ["--length", "60", "--max-runs", "2"],
+}
+HEADS = {
+    "needles": "after 2 reads",
+    "perplexity": "bits per byte",
+    "gates": "layer 0, needle",
+    "slots": "median age",
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    folder = tmp_path / "run" / "model"
+    save_model(folder, make_tiny())
+    ByteTokenizer().save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_each_measurement_prints_a_table_and_writes_a_result(
+    kind: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "result.json"
+    assert main(["eval", kind, checkpoint, *OPTIONS[kind], "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert HEADS[kind].removeprefix("after ") in printed
+    assert str(out) in printed
+    result = load_result(out)
+    assert kind_of(result) == kind
+    assert result.origin.name == "run"
+    assert result.origin.text == "novel"
+    assert result.origin.memory_layers == (0, 2)
+
+
+def test_the_same_command_gives_the_same_numbers(checkpoint: str, tmp_path: Path) -> None:
+    cells = []
+    for out in (tmp_path / "a.json", tmp_path / "b.json"):
+        assert main(["eval", "needles", checkpoint, *OPTIONS["needles"], "--out", str(out)]) == 0
+        result = load_result(out)
+        assert isinstance(result, NeedleResult)
+        cells.append(result.cells)
+    assert cells[0] == cells[1]
+
+
+def test_a_file_is_named_after_measurement_model_and_time(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", "slots", checkpoint, *OPTIONS["slots"], "--name", "mine"]) == 0
+    (written,) = (tmp_path / "results").iterdir()
+    assert written.name.startswith("slots-mine-")
+
+
+def test_results_become_one_page(checkpoint: str, tmp_path: Path) -> None:
+    files = []
+    for kind in ("perplexity", "slots"):
+        files.append(str(tmp_path / f"{kind}.json"))
+        assert main(["eval", kind, checkpoint, *OPTIONS[kind], "--out", files[-1]]) == 0
+    page = tmp_path / "page.html"
+    assert main(["eval", "report", *files, "--out", str(page), "--title", "All of it"]) == 0
+    text = page.read_text()
+    for part in ("<h1>All of it</h1>", "bits per byte", "median age"):
+        assert part in text
+
+
+def test_a_corpus_and_a_text_file_can_be_read(checkpoint: str, tmp_path: Path) -> None:
+    text = tmp_path / "in" / "held.txt"
+    text.parent.mkdir()
+    text.write_text("It rained all night. " * 40)
+    (tmp_path / "in" / "other.txt").write_text("It did not.")
+    corpus = tmp_path / "corpus"
+    build_corpus(
+        [str(text.parent)], corpus, ByteTokenizer(), BuildOptions(held_out_names=("*held*",)), workers=1
+    )
+    sizes = []
+    for source in (str(corpus), str(text)):
+        out = tmp_path / "result.json"
+        assert (
+            main(
+                [
+                    "eval",
+                    "perplexity",
+                    checkpoint,
+                    *OPTIONS["perplexity"],
+                    "--text",
+                    source,
+                    "--out",
+                    str(out),
+                ]
+            )
+            == 0
+        )
+        sizes.append([run.nats for run in load_result(out).runs])
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["needles", "nowhere"], "no config.json in nowhere"),
+        (["needles", "MODEL", "--text", "nowhere.txt"], "no such file or folder"),
+        (["needles", "MODEL", "--text", "empty.txt"], "empty.txt: must hold some text"),
+        (["perplexity", "MODEL", "--text", "binary.txt"], "binary.txt: must be a text in UTF-8"),
+        (["perplexity", "MODEL", "--text", "zeros.txt"], "zeros.txt: must be a text, got a zero byte"),
+        (["needles", "MODEL", "--form", "papr"], "did you mean 'paper'"),
+        (["needles", "MODEL", "--ablations", "memry_off"], "did you mean 'memory_off'"),
+        (["needles", "MODEL", "--reads", "9"], "reads must be in [1, 4], got 9"),
+        (["needles", "MODEL", "--lengths", "20"], "length must hold needles and questions"),
+        (["perplexity", "MODEL", "--memory", "of"], "memory_off"),
+        (["gates", "MODEL", "--samples", "0"], "samples must be at least 1"),
+        (["report", "nowhere.json", "--out", "page.html"], "nowhere.json: there is no such file"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(
+    arguments: list[str],
+    message: str,
+    checkpoint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text(" \n")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+    Path("zeros.txt").write_bytes(b"a\0b")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["eval", *(checkpoint if a == "MODEL" else a for a in arguments)]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.startswith("fwpkm eval: ")
+    assert errors.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
