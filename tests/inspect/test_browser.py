@@ -26,6 +26,17 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; test
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, and answers every question with its answer.json, or 503 where that is missing."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        answer = Path(self.directory) / f"{self.path.rpartition('/')[2]}-{asked['question']}.json"
+        body = answer.read_bytes() if answer.exists() else b'{"error": "ask again in a moment"}'
+        self.send_response(200 if answer.exists() else 503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *args: object) -> None:
         pass
 
@@ -40,6 +51,8 @@ def data(inspection):
 def folder(inspection, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     (folder / "page.html").write_text(render_page(data, inspection.pieces), encoding="utf-8")
+    live = page_data(inspection, live=True)
+    (folder / "live.html").write_text(render_page(live, inspection.pieces), encoding="utf-8")
     shutil.copy(HERE / "drive_page.html", folder)
     return folder
 
@@ -67,13 +80,19 @@ def chromium(folder, *options):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def seen(folder):
-    dom = chromium(folder, "--dump-dom", "drive_page.html")
+def drive(folder, page):
+    """Let the driver use a page; returns what it saw."""
+    dom = chromium(folder, "--dump-dom", f"drive_page.html?{page}")
     found = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)
+    assert found is not None
     seen = json.loads(unescape(found[1]))
     assert seen["errors"] == []
     return seen
+
+
+@pytest.fixture(scope="module")
+def seen(folder):
+    return drive(folder, "page.html")
 
 
 def test_shading_is_the_gate_of_memory_and_reading(seen, data):
@@ -125,6 +144,18 @@ def test_the_table_says_how_full_it_is_and_its_map_shows_where(seen, data):
     assert [i for i, on in enumerate(seen["map"]) if on] == sorted(written)
     assert ("Nobody wrote it" in seen["slotZero"]) == (0 not in written)
     assert seen["askHidden"]
+
+
+def test_a_question_asked_in_the_page_is_answered_in_it(folder, data):
+    refused = drive(folder, "live.html#ask")
+    assert refused["shown"]
+    assert refused["said"] == "ask again in a moment"
+    answer = {**data["answers"][1], "question": "Who was it?", "text": "<i>the miller</i>"}
+    (folder / "ask-Who was it?.json").write_text(json.dumps(answer))
+    seen = drive(folder, "live.html#ask")
+    assert seen["said"] == ""
+    assert "answer<i>the miller</i>" in seen["answers"]
+    assert set(seen["sources"]) == {f"t{source['token']}" for source in answer["sources"]}
 
 
 def test_the_picture_is_not_empty(folder):

@@ -49,7 +49,7 @@ def page_data(
         "memories": [_memory(inspection, layer) for layer in layers],
         "readings": [[_trace(traces[layer]) for layer in layers] for traces in recording.traces],
         "tables": tables,
-        "words": {token: word_text(inspection.tokenizer, token) for token in sorted(spoken)},
+        "words": {token: _word(inspection, token) for token in sorted(spoken)},
         "answers": [answer_data(inspection, answer) for answer in answers],
     }
 
@@ -81,6 +81,12 @@ def to_json(value: Any) -> str:
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
+
+
+def _word(inspection: Inspection, token: int) -> str:
+    """Name a token by its text, or by its number where it has none of its own."""
+    text = word_text(inspection.tokenizer, token)
+    return text if text and "\N{REPLACEMENT CHARACTER}" not in text else f"token {token}"
 
 
 def _memory(inspection: Inspection, layer: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ function mapOf() {
     show({ slot: nearest(Math.min(row, n - 1), Math.min(column, n - 1), n) });
   });
   drawMap(canvas, mapOf.kind === "age");
-  return make("div", {}, make("label", {}, "Darker is ", choice), make("div", {}, canvas));
+  return make("div", {}, make("label", {}, "Stronger colour is ", choice), make("div", {}, canvas));
 }
 mapOf.kind = "age";
 

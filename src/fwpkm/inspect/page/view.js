@@ -28,9 +28,11 @@ function number(x) {
   return Math.abs(x) >= 1000 ? Math.round(x).toLocaleString("en") : String(Number(x.toPrecision(3)));
 }
 
-// Spaces and line feeds as signs, so that they can be seen in a list.
+// Spaces, line feeds and control characters as signs, so that they can be seen in a list.
 function visible(text) {
-  return text === "" ? "(part of a character, or special)" : text.replaceAll("\n", "\u21b5").replaceAll("\t", "\u21e5").replace(/^ | $/g, "\u2423");
+  if (text === "") return "(part of a character, or special)";
+  const code = (sign) => `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+  return text.replaceAll("\n", "\u21b5").replaceAll("\t", "\u21e5").replace(/^ | $/g, "\u2423").replace(/[\u0000-\u001f\u007f-\u009f]/g, code);
 }
 
 function word(text) {
