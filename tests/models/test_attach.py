@@ -216,9 +216,8 @@ def test_a_layer_by_itself_is_refused():
 
 
 def test_importing_the_package_does_not_import_transformers():
-    code = "import sys, fwpkm; print('transformers' in sys.modules); fwpkm.attach; print('transformers' in sys.modules)"
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert output.split() == ["False", "True"]
+    code = "import sys, fwpkm; sys.exit('transformers' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
     assert {"attach", "detach", "save_adapter", "load_adapter"} <= set(dir(fwpkm))
     with pytest.raises(AttributeError, match="no attribute 'atach'"):
         _ = fwpkm.atach

@@ -1,6 +1,7 @@
 """What docs/retrofit.md and the example say runs, and says the truth."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ def test_the_examples_of_the_page_run_in_order(tmp_path, monkeypatch):
     names: dict = {}
     for number, example in enumerate(examples):
         exec(compile(example, f"retrofit.md, example {number}", "exec"), names)
+
+
+def test_the_script_runs_and_its_adapter_says_the_same_when_loaded_again(tmp_path):
+    alone, remembering, again = runpy.run_path(str(ROOT / "examples/attach.py"))["run"](tmp_path, steps=3)
+    assert remembering == again
+    assert 0 <= alone <= 1
 
 
 def test_the_page_names_every_family():
