@@ -247,7 +247,7 @@ class OverlayEditor:
     ) -> None:
         """Put a write into the journal; copies, because these are views of what many tokens share."""
         if tokens is None:
-            tokens = torch.arange(journal.written, journal.written + len(w))
+            tokens = torch.arange(journal.written, journal.written + len(w), device=w.device)
         write = Write(
             tokens=tokens,
             cells=cells.clone(),

@@ -36,7 +36,7 @@ def find_sources(
     Raises:
         ValueError: If the memories keep no journal, or there is none.
     """
-    output = model(ids[None], cache, logits_to_keep=0, trace=True)
+    output = model(ids[None].to(model.head_weight.device), cache, logits_to_keep=0, trace=True)
     memories = _memories(cache)
     if not memories or any(state.table.journal is None for state in memories.values()):
         raise ValueError(
