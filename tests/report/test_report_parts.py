@@ -1,5 +1,6 @@
 """Tables, drawings and intervals by themselves."""
 
+from dataclasses import replace
 from math import inf, nan
 from xml.etree import ElementTree
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from fwpkm.report.needles import comparison_table, needle_tables
 from fwpkm.report.numbers import interval, span
-from fwpkm.report.others import gate_table, perplexity_table, slot_table
+from fwpkm.report.others import gate_table, perplexity_comparison, perplexity_table, slot_table
 from fwpkm.report.svg import Curve, heat_map, line_chart
 from fwpkm.report.table import Table
 from fwpkm.testing.results import make_gates, make_needles, make_perplexity, make_slots
@@ -86,6 +87,15 @@ def test_other_tables_hold_their_numbers() -> None:
     slots = slot_table(make_slots())
     assert slots.rows[0] == ("0", "64", "10", "50%", "25%", "1.50", "75%", "6")
     assert slots.rows[1][-1] == ""
+
+
+def test_losses_of_several_models_stand_side_by_side() -> None:
+    first = make_perplexity("first")
+    second = replace(make_perplexity("second"), bins=first.bins[:1])
+    table = perplexity_comparison([first, second])
+    assert table.columns == ("position", "first", "second")
+    assert table.rows[:2] == (("1", "2.8854", "2.8854"), ("2 to 3", "2.1640", ""))
+    assert table.rows[-1][1:] == ("1.2022", "1.2022")
 
 
 def test_a_heat_map_has_a_coloured_cell_for_each_number() -> None:

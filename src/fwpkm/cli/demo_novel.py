@@ -23,15 +23,15 @@ from fwpkm.eval.text import open_documents
 from fwpkm.models.decoder import Decoder
 from fwpkm.recipe import Recipe, merge, read_recipe
 from fwpkm.report.needles import comparison_table
-from fwpkm.report.others import perplexity_table
+from fwpkm.report.others import perplexity_comparison
 from fwpkm.report.page import write_report
 from fwpkm.train.data import DataConfig
 from fwpkm.train.loop import Outcome
 from fwpkm.train.run import train
 
 _TEXT = "novel"
-_SHARE_TRAINING, _SHARE_TWIN = 0.45, 0.2
-"""Of all minutes; the rest is for questions."""
+_SHARE_TRAINING, _SHARE_TWIN, _SHARE_END = 0.4, 0.25, 0.05
+"""Of all minutes, for either model and for what comes after the questions, which get the rest."""
 _CAUTION = 1.15
 """How much longer than in proportion a longer document may take."""
 
@@ -74,7 +74,7 @@ def run_demo(plan: DemoPlan, out: Path | None = None) -> int:
             return 128 + student
         steps = student.outcome.progress.step
         students.append(student)
-    needles, left_out = _needles(students, plan, deadline=began + 60 * plan.minutes)
+    needles, left_out = _needles(students, plan, deadline=began + 60 * (1 - _SHARE_END) * plan.minutes)
     results: list[Result] = [*needles, *(_perplexity(student) for student in students)]
     notes = [*(student.training for student in students), *_excuses(students, left_out)]
     print(_summary(needles, results, notes))
@@ -183,8 +183,8 @@ def _excuses(students: Sequence[_Student], left_out: Sequence[int]) -> Iterator[
 
 
 def _summary(needles: Sequence[NeedleResult], results: Sequence[Result], notes: Sequence[str]) -> str:
-    tables = [comparison_table(needles)]
-    tables += [perplexity_table(result) for result in results if isinstance(result, PerplexityResult)]
+    losses = [result for result in results if isinstance(result, PerplexityResult)]
+    tables = [comparison_table(needles), perplexity_comparison(losses)]
     return "\n\n".join(["\n".join(notes), *(table.to_text() for table in tables)])
 
 

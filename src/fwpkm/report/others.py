@@ -27,6 +27,19 @@ def perplexity_table(result: PerplexityResult) -> Table:
     )
 
 
+def perplexity_comparison(results: Sequence[PerplexityResult]) -> Table:
+    """Make one table of the losses of several models that read the same, by position."""
+    spans = sorted({(b.start, b.stop) for result in results for b in result.bins})
+    bits = [{(b.start, b.stop): f"{b.nats / log(2):.4f}" for b in result.bins} for result in results]
+    rows = [(span(*place), *(own.get(place, "") for own in bits)) for place in spans]
+    rows.append(("bits per byte, all", *(f"{result.bits_per_byte:.4f}" for result in results)))
+    return Table(
+        title="Bits per token, by position",
+        columns=("position", *(_named(result) for result in results)),
+        rows=tuple(rows),
+    )
+
+
 def perplexity_curves(results: Sequence[PerplexityResult]) -> str:
     """Draw losses by position, a curve for each result."""
     curves = [

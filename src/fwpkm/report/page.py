@@ -16,6 +16,7 @@ from fwpkm.report.needles import comparison_table, needle_curves, needle_maps, n
 from fwpkm.report.others import (
     gate_curves,
     gate_table,
+    perplexity_comparison,
     perplexity_curves,
     perplexity_table,
     slot_curves,
@@ -100,6 +101,7 @@ def _perplexity(results: Sequence[PerplexityResult]) -> Iterator[str]:
         return
     yield "<h2>Perplexity by position</h2>"
     yield _figure("Mean cost of a token, by position in its run", perplexity_curves(results))
+    yield perplexity_comparison(results).to_html()
     yield from (perplexity_table(result).to_html() for result in results)
 
 
