@@ -31,7 +31,8 @@ figure { display: inline-block; margin: .6rem 1.4rem .6rem 0; vertical-align: to
 figcaption { font-size: .9rem; margin-bottom: .3rem }
 table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; font-size: .88rem }
 caption { text-align: left; font-weight: 600; padding: .2rem 0 } th, td { padding: .15rem .7rem; text-align: right }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere }
+th:first-child, td:first-child { text-align: left; white-space: nowrap }
+.origin th, .origin td { text-align: left; overflow-wrap: anywhere }
 tr:nth-child(even) td { background: #f6f6f4 }
 thead th { border-bottom: 1px solid #888 }
 """
@@ -66,7 +67,8 @@ def make_page(results: Sequence[Result], *, title: str, notes: Sequence[str] = (
     body += _perplexity([r for r in results if isinstance(r, PerplexityResult)])
     body += _gates([r for r in results if isinstance(r, GateResult)])
     body += _slots([r for r in results if isinstance(r, SlotResult)])
-    body += ["<h2>How this was measured</h2>", *(origin_table(r).to_html() for r in results)]
+    body += ["<h2>How this was measured</h2>", '<div class="origin">']
+    body += [*(origin_table(r).to_html() for r in results), "</div>"]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"

@@ -9,7 +9,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Told apart by colour-blind people too (Okabe and Ito); repeated if there are more curves."""
 _LOW, _HIGH = (247, 243, 236), (11, 83, 148)
 _CELL_WIDTH, _CELL_HEIGHT, _MARGIN = 64, 34, 84
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 340, 64, 18, 48
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 340, 64, 32, 48
 _LEGEND_LINE = 18
 
 
