@@ -39,6 +39,17 @@ def test_an_adapter_is_made_and_attached(folder, capsys):
     assert f"{sum(p.numel() for m in memories(base).values() for p in m.parameters()) / 1e6:.2f}M" in said
 
 
+def test_an_adapter_is_described_and_verified_as_a_memory_file_is(folder, capsys):
+    command(folder, "--layers", "0", "2", *SMALL)
+    capsys.readouterr()
+    assert main(["memory", "info", str(folder / "adapter")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Adapter, ")
+    assert "layers: [0, 2]" in said
+    assert "base: llama" in said
+    assert main(["memory", "verify", str(folder / "adapter")]) == 0
+
+
 def test_the_seed_decides(folder):
     found = []
     for seed in ("1", "1", "2"):

@@ -54,6 +54,8 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> int:
         "tree": {"class": KIND, "layers": list(own), "config": to_mapping(attachment.config)},
         "fingerprint": base_fingerprint(attachment.model).to_header(),
         "rows": "exact",
+        "loss": 0.0,
+        "extra": {"layers": list(own), "base": attachment.model.config.model_type},
     }
     tensors = {
         f"{layer}.{name}": x for layer, memory in own.items() for name, x in _tensors_of(memory).items()
