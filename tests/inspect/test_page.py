@@ -199,3 +199,5 @@ def test_the_command_writes_the_page(model, tmp_path, capsys):
     assert facts["title"] == "book.txt"
     assert main([*command, "--most-tokens", "9"]) == 2
     assert "at most 9 tokens" in capsys.readouterr().err
+    assert main([*command[:3], "--out", str(tmp_path / "none" / "x.html")]) == 2
+    assert "its folder must exist" in capsys.readouterr().err

@@ -242,3 +242,9 @@ def test_without_the_libraries_the_command_says_what_to_install(command, capsys,
     monkeypatch.setitem(sys.modules, library, None)
     assert main(command) == 2
     assert "pip install 'fwpkm[serve]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1"])
+def test_a_port_that_cannot_be_is_refused(command, capsys, port):
+    assert main([*command, "--port", port]) == 2
+    assert f"--port must be from 1 to 65535, got {port}" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from fwpkm.inspect.inspection import MOST_TOKENS, Answer, Inspection
 from fwpkm.sessions.engine import Sampling
 
 _CONNECTIONS = 32
+_LAST_PORT = 65535
 _ANY = ("", "0.0.0.0", "::")
 """All addresses of this machine, whatever their names."""
 
@@ -48,9 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Read, and write or serve the page."""
-    if options.serve:  # before the document is read
-        for library in ("fastapi", "uvicorn"):
-            need(library, "serve")
+    _check(options)
     text = text_of(options.document)
     model, tokenizer = load_reader(options.checkpoint, options.device)
     inspection = Inspection(
@@ -65,6 +64,17 @@ def run(options: argparse.Namespace) -> int:
     )
     answers = _answers(inspection, options)
     return _serve(inspection, answers, options) if options.serve else _write(inspection, answers, options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Find out what would go wrong before the document is read, which takes its time."""
+    if options.out is not None and not Path(options.out).parent.is_dir():
+        raise ValueError(f"--out: its folder must exist, got {options.out}; make it first")
+    if not 1 <= options.port <= _LAST_PORT:
+        raise ValueError(f"--port must be from 1 to {_LAST_PORT}, got {options.port}")
+    if options.serve:
+        for library in ("fastapi", "uvicorn"):
+            need(library, "serve")
 
 
 def _answers(inspection: Inspection, options: argparse.Namespace) -> list[Answer]:
