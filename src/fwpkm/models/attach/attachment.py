@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool
@@ -123,22 +123,26 @@ class Attachment:
         kwargs: dict[str, Any],
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Add to a layer's input what its memory makes of it."""
-        call = self._calls.get(threading.get_ident())
-        if call is None:
-            raise RuntimeError(
-                f"fwpkm.attach: layer {index} was called outside its model, where no attention_mask is known. If "
-                "layers are wrapped to compute them again, use model.activation_checkpointing_enable() instead"
-            )
-        memory: Any = layer.get_submodule(MEMORY)
+        mask, memory = self._mask(index), cast(FwPKM, layer.get_submodule(MEMORY))
         h, rest, named = _hidden_states(args, kwargs)
         recompute = bool(getattr(layer, "gradient_checkpointing", False)) and layer.training
         # A layer that computes itself again keeps no cache either.
         cache = None if recompute else argument.find(args, kwargs)
         slot = MemorySlot() if cache is None else slot_of(cache, index)
         x = h.to(memory.q_proj.weight.device, memory.q_proj.weight.dtype)
-        mask = None if call.mask is None else call.mask.to(x.device)
+        mask = None if mask is None else mask.to(x.device)
         y = slot.advance(memory, x, mask, recompute=recompute and torch.is_grad_enabled())
         return (h + y.to(h), *rest), named
+
+    def _mask(self, index: int) -> Bool[Tensor, "B T"] | None:
+        """Return the mask of the call that this thread is in."""
+        call = self._calls.get(threading.get_ident())
+        if call is None:
+            raise RuntimeError(
+                f"fwpkm.attach: layer {index} was called outside its model, where no attention_mask is known. If "
+                "layers are wrapped to compute them again, use model.activation_checkpointing_enable() instead"
+            )
+        return call.mask
 
     def _prepare_cache(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
