@@ -78,6 +78,7 @@ def test_a_demonstration_is_not_overwritten(
     [
         (["--minutes", "0"], "minutes must be above 0"),
         (["--samples", "0"], "samples must be at least 1"),
+        (["--twin", "small/swa_fwpkm"], "twin must be another recipe"),
         (["--recipe", "small/swa_fwpk"], "did you mean 'small/swa_fwpkm'"),
     ],
 )

@@ -106,7 +106,7 @@ def _teach(recipe: Recipe, folder: Path, steps: int | None) -> _Student | int:
     model, tokenizer = load_reader(str(checkpoint), "cpu")
     origin = Origin.of(
         model,
-        name=Path(recipe.name).name,
+        name=recipe.name,
         checkpoint=str(checkpoint),
         text=_TEXT,
         tokenizer=f"{tokenizer.name} ({tokenizer.fingerprint})",
@@ -190,7 +190,8 @@ def _summary(needles: Sequence[NeedleResult], results: Sequence[Result], notes: 
 
 def _write(results: Sequence[Result], out: Path, notes: Sequence[str]) -> None:
     for result in results:
-        save_result(out / "results" / f"{kind_of(result)}-{result.origin.name}.json", result)
+        name = f"{kind_of(result)}-{result.origin.name}".replace("/", "-")
+        save_result(out / "results" / f"{name}.json", result)
     write_report(
         out / "report.html", results, title="A memory and its twin on the last fifth of a novel", notes=notes
     )

@@ -25,4 +25,7 @@ class DemoPlan:
     """Draws models and documents."""
 
     def __post_init__(self) -> None:
-        refuse("DemoPlan", not_positive(self, "minutes") + below_one(self, "samples"))
+        problems = not_positive(self, "minutes") + below_one(self, "samples")
+        if self.recipe == self.twin:
+            problems.append(f"twin must be another recipe than recipe, got {self.twin!r} for both")
+        refuse("DemoPlan", problems)
