@@ -142,7 +142,7 @@ class Overlay:
         """Return the same tables on `device`, over `base`, which is the same base table there."""
         self._refuse_journal("be moved to another device")
         store = self.store
-        return Overlay(store.moved(store.index.to(device), store.rows.to(device), base))
+        return Overlay(store.moved(store.index.to(device), store.rows[: store.used].to(device), base))
 
     def select(self, streams: Int[Tensor, " K"]) -> "Overlay":
         """Return the tables of `streams`, repeated or reordered as asked."""
