@@ -116,11 +116,11 @@ class Overlay:
         """Write in place, for inference: the editor's `result` is the new version, this one stays what it is.
 
         Args:
-            num_pairs: How many row writes to expect. Where copying the storage is no more work than that,
+            num_pairs: How many row writes to expect. Where copying the storage is little next to that,
                 it is copied; otherwise this handle keeps the overwritten rows.
         """
         store = self.store
-        if store.used <= num_pairs or not store.editable:
+        if store.used <= num_pairs // 8 or not store.editable:
             yield OverlayEditor(store.copy(), keep_log=False, journal=self.journal)
             return
         editor = OverlayEditor(store, keep_log=True, journal=self.journal)

@@ -1,6 +1,5 @@
 """The rows that streams have written, over a base table that they share."""
 
-import sys
 import weakref
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,6 @@ from fwpkm.ops.sparse import gathered_sum
 
 if TYPE_CHECKING:
     from fwpkm.memory.overlay import Overlay
-
-_MOST_LAZY_BYTES = 1 << 30
-"""Room up to which storage is made for all cells before they are written."""
 
 _FEW_ROWS = 256
 """Reads of fewer rows copy them first: that takes fewer operations, and decoding is bound by their number."""
@@ -90,12 +86,8 @@ class RowStore:
         )
 
     def copy(self) -> "RowStore":
-        """Return storage of its own with the same contents, and with spare room only where that costs nothing."""
-        rows = large_empty((self._room(self.used), self.rows.shape[1]), self.rows)
-        rows[: self.used] = self.rows[: self.used]
-        new = self.replaced(self.index.clone(), rows)
-        new.used = self.used
-        return new
+        """Return storage of its own with the same contents and no spare room."""
+        return self.replaced(self.index.clone(), self.rows[: self.used].clone())
 
     def compacted(self) -> "RowStore":
         """Return the same contents without rows that no cell points to; differentiable in the rows."""
@@ -183,13 +175,14 @@ class RowStore:
         if num_rows <= capacity:
             return
         # Rows that lost their cell to newer ones still count, so there can be more rows than cells.
-        room = max(num_rows, min(2 * capacity, self.index.numel()))
-        rows = large_empty((self._room(room), self.rows.shape[1]), self.rows)
+        room = max(num_rows, min(self._growth * capacity, self.index.numel()))
+        if self._growth * room > self.index.numel():
+            room = max(num_rows, self.index.numel())  # the next step would be the last: take it now
+        rows = large_empty((room, self.rows.shape[1]), self.rows)
         rows[: self.used] = self.rows[: self.used]
         self.rows = rows
 
-    def _room(self, num_rows: int) -> int:
-        """Return how many rows to make room for: where pages are mapped when they are touched, at once for all."""
-        all_bytes = self.index.numel() * self.rows.shape[1] * self.rows.element_size()
-        lazy = self.rows.device.type == "cpu" and sys.platform != "win32"
-        return max(num_rows, self.index.numel()) if lazy and all_bytes <= _MOST_LAZY_BYTES else num_rows
+    @property
+    def _growth(self) -> int:
+        """Spare room costs a CPU nothing before it is touched, but copying what there is does."""
+        return 8 if self.rows.device.type == "cpu" else 2

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 _SMALLEST = 1 << 20
-_MOST_FREE = 16
 _MOST_FREE_BYTES = 1 << 30
 
 _lock = threading.Lock()
@@ -64,7 +63,7 @@ def _take(num_bytes: int) -> np.ndarray:
 def _give_back(block: np.ndarray) -> None:
     with _lock:
         _free.append(block)
-        while len(_free) > _MOST_FREE or sum(block.nbytes for block in _free) > _MOST_FREE_BYTES:
+        while sum(block.nbytes for block in _free) > _MOST_FREE_BYTES:
             _free.pop(0)
 
 
