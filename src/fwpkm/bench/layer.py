@@ -170,6 +170,7 @@ def _decode_row(layer: FwPKM, tokens: int = 1024) -> Row:
     try:
         x = torch.randn(1, 2 * tokens, layer.config.dim)
         _, state = layer(x[:, :tokens])
+        layer(x[:, tokens : tokens + 1], state)  # loads code
         seconds = []
         for t in range(tokens, 2 * tokens):
             results: list[FwPKMState] = []
