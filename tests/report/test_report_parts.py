@@ -132,6 +132,12 @@ def test_points_that_cannot_be_drawn_are_left_out() -> None:
     assert "nothing to draw" in nothing
 
 
+def test_an_axis_without_a_power_of_two_still_has_a_label() -> None:
+    drawn = line_chart([Curve(name="a", x=(5.0, 6.0), y=(0.0, 1.0))], x_title="x", y_title="y")
+    labels = [t.text for t in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
+    assert "4" in labels
+
+
 @given(st.lists(st.tuples(st.floats(1, 1e9), st.floats(-1e6, 1e6)), min_size=1, max_size=5))
 def test_all_points_lie_on_the_drawing(points: list[tuple[float, float]]) -> None:
     x, y = zip(*points, strict=True)

@@ -99,10 +99,10 @@ class _Frame:
         bottom = min(ys) if low is None else low
         top = max(ys) if high is None else high
         pad = 0.5 if top == bottom else 0.0
-        apart = max(xs) > min(xs)
+        room = max(0.0, 1.0 - (max(xs) - min(xs)))  # a width of one doubling always holds a power of two
         return cls(
-            x_low=min(xs) if apart else min(xs) - 1,
-            x_high=max(xs) if apart else max(xs) + 1,
+            x_low=min(xs) - room,
+            x_high=max(xs) + room,
             y_low=bottom - pad,
             y_high=top + pad,
         )
