@@ -17,12 +17,14 @@ OPTIONS = {
     "perplexity": ["--length", "100", "--max-runs", "2"],
     "gates": ["--length", "300", "--samples", "1"],
     "slots": ["--length", "60", "--max-runs", "2"],
+    "continual": ["--length", "40", "--samples", "2"],
 }
 HEADS = {
     "needles": "after 2 reads",
     "perplexity": "bits per byte",
     "gates": "layer 0, needle",
     "slots": "median age",
+    "continual": "saved again by",
 }
 
 
@@ -71,13 +73,13 @@ def test_a_file_is_named_after_measurement_model_and_time(
 
 def test_results_become_one_page(checkpoint: str, tmp_path: Path) -> None:
     files = []
-    for kind in ("perplexity", "slots"):
+    for kind in ("perplexity", "slots", "continual"):
         files.append(str(tmp_path / f"{kind}.json"))
         assert main(["eval", kind, checkpoint, *OPTIONS[kind], "--out", files[-1]]) == 0
     page = tmp_path / "page.html"
     assert main(["eval", "report", *files, "--out", str(page), "--title", "All of it"]) == 0
     text = page.read_text()
-    for part in ("<h1>All of it</h1>", "bits per byte", "median age"):
+    for part in ("<h1>All of it</h1>", "bits per byte", "median age", "3. novel again"):
         assert part in text
 
 
@@ -126,6 +128,8 @@ def test_a_corpus_and_a_text_file_can_be_read(checkpoint: str, tmp_path: Path) -
         (["needles", "MODEL", "--lengths", "20"], "length must hold needles and questions"),
         (["perplexity", "MODEL", "--memory", "of"], "memory_off"),
         (["gates", "MODEL", "--samples", "0"], "samples must be at least 1"),
+        (["continual", "MODEL", "--other", "nowhere.txt"], "no such file or folder"),
+        (["continual", "MODEL", "--length", "9999999"], "must hold a document of 19999998 tokens"),
         (["report", "nowhere.json", "--out", "page.html"], "nowhere.json: there is no such file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Measure a trained model: needles, perplexity, gates, slots; and make a page of what was measured."""
+"""Measure a trained model: needles, perplexity, gates, slots, continual; and make a page of what was measured."""
 
 import argparse
 import sys
@@ -12,6 +12,7 @@ from fwpkm.cli.settings_options import add_settings, settings_of
 from fwpkm.data.haystack import ProseHaystack
 from fwpkm.data.needles import NeedleMaker
 from fwpkm.data.tokenizer import Tokenizer
+from fwpkm.eval.continual import ContinualResult, ContinualSettings, measure_continual
 from fwpkm.eval.files import Result, load_result, save_result
 from fwpkm.eval.gates import GateResult, GateSettings, measure_gates
 from fwpkm.eval.needles import NeedleResult, NeedleSettings, measure_needles
@@ -21,6 +22,7 @@ from fwpkm.eval.result import Origin
 from fwpkm.eval.slots import SlotResult, SlotSettings, measure_slots
 from fwpkm.eval.text import open_documents
 from fwpkm.models.decoder import Decoder
+from fwpkm.report.continual import continual_tables
 from fwpkm.report.needles import needle_tables
 from fwpkm.report.others import gate_table, perplexity_table, slot_table
 from fwpkm.report.page import write_report
@@ -60,18 +62,28 @@ _HELP = {
         "max_runs": "runs at most, spread over the text",
         "batch_size": _BATCH,
     },
+    "continual": {
+        "other": "the other domain: a corpus folder, a text file, novel, or python for its standard library",
+        "length": "tokens of each phase",
+        "samples": "streams at most, each with texts of its own",
+        "again": "what the third phase reads: continued, the first domain's next text, or repeated",
+        "batch_size": _BATCH,
+        "piece": "tokens that are read at once; changes no result",
+    },
 }
 _SETTINGS = {
     "needles": NeedleSettings,
     "perplexity": PerplexitySettings,
     "gates": GateSettings,
     "slots": SlotSettings,
+    "continual": ContinualSettings,
 }
 _SUMMARY = {
     "needles": "find numbers in long documents, by length, depth and number of readings",
     "perplexity": "read documents in a stream; loss by position",
     "gates": "how far the memories' gates open, and on what",
     "slots": "how many slots are used, how evenly, and how old what they hold is",
+    "continual": "a domain, another and the first again: what a memory that lives on gains, keeps and loses",
 }
 
 
@@ -140,6 +152,8 @@ def tables_of(result: Result) -> list[Table]:
         return list(needle_tables(result))
     if isinstance(result, PerplexityResult):
         return [perplexity_table(result)]
+    if isinstance(result, ContinualResult):
+        return list(continual_tables(result))
     return [gate_table(result) if isinstance(result, GateResult) else slot_table(result)]
 
 
@@ -169,11 +183,20 @@ def _slots(
     return SlotResult(origin=origin, settings=settings, layers=layers)
 
 
+def _continual(
+    model: Decoder, tokenizer: Tokenizer, text: str, settings: ContinualSettings, origin: Origin
+) -> ContinualResult:
+    first, other = open_documents(text, tokenizer), open_documents(settings.other, tokenizer)
+    cells = measure_continual(model, first, other, settings, _progress("streams"))
+    return ContinualResult(origin=origin, settings=settings, cells=cells)
+
+
 _MEASURES: dict[str, Callable[..., Result]] = {
     "needles": measured_needles,
     "perplexity": measured_perplexity,
     "gates": _gates,
     "slots": _slots,
+    "continual": _continual,
 }
 
 

@@ -4,18 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from fwpkm.data.files import read_json, write_json
+from fwpkm.eval.continual import ContinualResult
 from fwpkm.eval.gates import GateResult
 from fwpkm.eval.needles import NeedleResult
 from fwpkm.eval.perplexity import PerplexityResult
 from fwpkm.eval.slots import SlotResult
 from fwpkm.nested import from_mapping, to_mapping, unknown_name
 
-Result = NeedleResult | PerplexityResult | GateResult | SlotResult
+Result = NeedleResult | PerplexityResult | GateResult | SlotResult | ContinualResult
 KINDS: dict[str, type[Any]] = {
     "needles": NeedleResult,
     "perplexity": PerplexityResult,
     "gates": GateResult,
     "slots": SlotResult,
+    "continual": ContinualResult,
 }
 FORMAT = "fwpkm evaluation"
 VERSION = 1

@@ -126,7 +126,7 @@ def measure_perplexity(
         if progress is not None:
             progress(min(i + size, len(runs)), len(runs))
     summed = [_run_loss(run, nats, tokenizer) for run, nats in zip(runs, losses, strict=True)]
-    return _bins(losses), tuple(summed)
+    return bins_of(losses), tuple(summed)
 
 
 def cut_runs(documents: TokenDocuments, length: int, most: int) -> list[Run]:
@@ -150,21 +150,31 @@ def cut_runs(documents: TokenDocuments, length: int, most: int) -> list[Run]:
     return runs
 
 
-@torch.no_grad()
 def _read(
     model: Decoder, runs: Sequence[Int[np.ndarray, " _"]], settings: PerplexitySettings
 ) -> list[Float[np.ndarray, " _"]]:
-    """Return -log p of all tokens but the first, run by run."""
+    """Return -log p of all tokens but the first, run by run, from nothing read."""
+    return read_losses(model, runs, _start(model, len(runs), settings.memory), settings.piece)[0]
+
+
+@torch.no_grad()
+def read_losses(
+    model: Decoder, runs: Sequence[Int[np.ndarray, " _"]], cache: DecoderCache, piece: int
+) -> tuple[list[Float[np.ndarray, " _"]], DecoderCache]:
+    """Let each stream read on, and return -log p of all its tokens but the first, and what it knows then.
+
+    A run's last token is predicted and not read.
+    """
     ids, mask = padded(runs, model.head_weight.device)
-    cache, nats = _start(model, len(runs), settings.memory), []
-    for start in range(0, ids.shape[1] - 1, settings.piece):
-        span = slice(start, min(start + settings.piece, ids.shape[1] - 1))
+    nats = []
+    for start in range(0, ids.shape[1] - 1, piece):
+        span = slice(start, min(start + piece, ids.shape[1] - 1))
         some = None if mask is None else mask[:, span]
         output = model(ids[:, span], cache, some, logits_to_keep=0)
         cache = output.cache
         nats.append(token_nats(output.hidden, model.head_weight, ids[:, span.start + 1 : span.stop + 1]))
     together = torch.cat(nats, dim=1).cpu().numpy()
-    return [own[: len(run) - 1] for own, run in zip(together, runs, strict=True)]
+    return [own[: len(run) - 1] for own, run in zip(together, runs, strict=True)], cache
 
 
 def _start(model: Decoder, num_streams: int, memory: MemoryMode) -> DecoderCache:
@@ -184,7 +194,8 @@ def token_nats(
     return torch.cat(costs).view(targets.shape)
 
 
-def _bins(losses: Sequence[Float[np.ndarray, " _"]]) -> tuple[PositionBin, ...]:
+def bins_of(losses: Sequence[Float[np.ndarray, " _"]]) -> tuple[PositionBin, ...]:
+    """Average the costs of positions 1, 2, ... of several runs in octaves."""
     longest = max(len(nats) for nats in losses) + 1
     borders = octaves(longest)
     sums, counts = np.zeros(len(borders) - 1), np.zeros(len(borders) - 1, np.int64)

@@ -6,12 +6,14 @@ from html import escape
 from pathlib import Path
 
 from fwpkm.data.files import whole_file
+from fwpkm.eval.continual import ContinualResult
 from fwpkm.eval.files import Result, kind_of
 from fwpkm.eval.gates import GateResult
 from fwpkm.eval.needles import NeedleResult
 from fwpkm.eval.perplexity import PerplexityResult
 from fwpkm.eval.slots import SlotResult
 from fwpkm.nested import to_mapping
+from fwpkm.report.continual import continual_curves, continual_tables
 from fwpkm.report.needles import comparison_table, needle_curves, needle_maps, needle_tables
 from fwpkm.report.others import (
     gate_curves,
@@ -67,6 +69,7 @@ def make_page(results: Sequence[Result], *, title: str, notes: Sequence[str] = (
     body += _perplexity([r for r in results if isinstance(r, PerplexityResult)])
     body += _gates([r for r in results if isinstance(r, GateResult)])
     body += _slots([r for r in results if isinstance(r, SlotResult)])
+    body += _continual([r for r in results if isinstance(r, ContinualResult)])
     body += ["<h2>How this was measured</h2>", '<div class="origin">']
     body += [*(origin_table(r).to_html() for r in results), "</div>"]
     return (
@@ -125,6 +128,16 @@ def _slots(results: Sequence[SlotResult]) -> Iterator[str]:
         yield _figure("Slots in use", growth)
         yield _figure("Age of what is read", ages)
         yield slot_table(result).to_html()
+
+
+def _continual(results: Sequence[ContinualResult]) -> Iterator[str]:
+    if not results:
+        return
+    yield "<h2>One domain, another, and the first again</h2>"
+    for result in results:
+        for title, drawn in continual_curves(result):
+            yield _figure(title, drawn)
+        yield from (table.to_html() for table in continual_tables(result))
 
 
 def _figure(title: str, drawn: str) -> str:
