@@ -69,7 +69,7 @@ def test_nasty_names_stay_text() -> None:
 
 def test_every_drawing_is_an_svg_of_its_own() -> None:
     drawings = re.findall(r"<svg.*?</svg>", make_page(make_results(NASTY), title="All"), re.DOTALL)
-    assert len(drawings) == 1 + 2 + 1 + 1 + 2
+    assert len(drawings) == 1 + 2 + 1 + 1 + 2 + 3
     for drawing in drawings:
         ElementTree.fromstring(drawing)
 

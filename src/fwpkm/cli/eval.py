@@ -21,6 +21,7 @@ from fwpkm.eval.reader import ModelReader
 from fwpkm.eval.result import Origin
 from fwpkm.eval.slots import SlotResult, SlotSettings, measure_slots
 from fwpkm.eval.text import open_documents
+from fwpkm.eval.yarn import stretch
 from fwpkm.models.decoder import Decoder
 from fwpkm.report.continual import continual_tables
 from fwpkm.report.needles import needle_tables
@@ -78,6 +79,11 @@ _SETTINGS = {
     "slots": SlotSettings,
     "continual": ContinualSettings,
 }
+_LONGEST: dict[str, Callable[[Any], int]] = {
+    "needles": lambda settings: max(settings.lengths),
+    "perplexity": lambda settings: settings.length,
+}
+"""How many tokens a measurement reads at most, where positions may be stretched for it."""
 _SUMMARY = {
     "needles": "find numbers in long documents, by length, depth and number of readings",
     "perplexity": "read documents in a stream; loss by position",
@@ -100,6 +106,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         own.add_argument("--out", type=Path, help="JSON file to write; default: results/WHAT-NAME-TIME.json")
         own.add_argument("--device", default="cpu")
         add_settings(own, cls, _HELP[kind])
+        if kind in _LONGEST:
+            own.add_argument(
+                "--yarn-from",
+                type=int,
+                metavar="TRAINED",
+                help="let full attention reach beyond so many tokens, its trained length, by YaRN",
+            )
     page = kinds.add_parser("report", help="one HTML page of results")
     page.add_argument("results", nargs="+", type=Path, help="JSON files that fwpkm eval wrote")
     page.add_argument("--out", type=Path, required=True, help="HTML file to write")
@@ -112,6 +125,8 @@ def run(options: argparse.Namespace) -> int:
         return _report(options)
     settings: Any = settings_of(options, _SETTINGS[options.what], _HELP[options.what])
     model, tokenizer = load_reader(options.checkpoint, options.device)
+    if getattr(options, "yarn_from", None) is not None:
+        model = stretch(model, trained=options.yarn_from, length=_LONGEST[options.what](settings))
     name = options.name or model_name(options.checkpoint)
     out = options.out or default_file(options.what, name)
     origin = Origin.of(

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fwpkm.eval.yarn import yarn_factor
 from fwpkm.machine import describe_machine
 from fwpkm.models.decoder import Decoder
 
@@ -35,6 +36,8 @@ class Origin:
     fwpkm: str
     commit: str
     date: str
+    yarn_factor: float = 1.0
+    """How many times longer than trained full attention's positions reach by YaRN."""
 
     @classmethod
     def of(cls, model: Decoder, *, name: str, checkpoint: str, text: str, tokenizer: str) -> "Origin":
@@ -47,5 +50,6 @@ class Origin:
             num_parameters=sum(p.numel() for p in model.parameters()),
             memory_layers=tuple(i for i, block in enumerate(model.blocks) if block.memory is not None),
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            yarn_factor=yarn_factor(model),
             **describe_machine(),
         )

@@ -1,5 +1,6 @@
 """Small results of every kind, made up: for tests of files and pages."""
 
+from fwpkm.eval.continual import ContinualCell, ContinualResult, ContinualSettings
 from fwpkm.eval.files import Result
 from fwpkm.eval.gates import GateCell, GatePosition, GateResult, GateSettings
 from fwpkm.eval.needles import NeedleCell, NeedleResult, NeedleSettings, Variant
@@ -68,6 +69,27 @@ def make_slots(name: str = "tiny") -> SlotResult:
     return SlotResult(origin=make_origin(name), settings=SlotSettings(), layers=tuple(layers))
 
 
+def make_continual(name: str = "tiny") -> ContinualResult:
+    """Make all phases with a fresh memory, and the last with one that lived on."""
+    places = (("first", "fresh"), ("other", "fresh"), ("again", "fresh"), ("again", "carried"))
+    cells = [
+        ContinualCell(
+            phase=phase,
+            condition=condition,
+            bins=(PositionBin(start=1, stop=4, tokens=6, nats=1.5 - i / 8),),
+            samples=(1.0 - i / 8, 2.0 - i / 8),
+        )
+        for i, (phase, condition) in enumerate(places)
+    ]
+    return ContinualResult(origin=make_origin(name), settings=ContinualSettings(length=4), cells=tuple(cells))
+
+
 def make_results(name: str = "tiny") -> list[Result]:
     """Make one of every kind."""
-    return [make_needles(name), make_perplexity(name), make_gates(name), make_slots(name)]
+    return [
+        make_needles(name),
+        make_perplexity(name),
+        make_gates(name),
+        make_slots(name),
+        make_continual(name),
+    ]
