@@ -209,7 +209,7 @@ _ABLATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("retrofit/")])
 def test_every_recipe_is_valid_and_says_what_it_is(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe.name == name

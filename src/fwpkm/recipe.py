@@ -7,13 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fwpkm.models.base_config import BaseConfig
 from fwpkm.models.config import DecoderConfig
 from fwpkm.nested import from_mapping, unknown_name
 from fwpkm.toml import dump_toml
 
 C = TypeVar("C")
 
-SECTIONS = ("model", "data", "train", "eval", "study")
+SECTIONS = ("model", "base", "data", "train", "eval", "study")
 """Tables that a recipe may have."""
 _TEXTS = ("title", "source")
 _SHIPPED = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes")
@@ -42,10 +43,25 @@ class Recipe:
         Raises:
             ValueError: With everything that is wrong about [model], and the file's name.
         """
+        if "base" in self.sections:
+            raise ValueError(f"{self.path}: must define a decoder in [model], got an existing one in [base]")
         try:
             return DecoderConfig.from_dict(self.sections.get("model", {}))
         except ValueError as error:
             raise ValueError(f"{self.path}: [model]: {error}") from error
+
+    @property
+    def network(self) -> DecoderConfig | BaseConfig:
+        """What is trained: the decoder of [model], or the existing model with memories of [base].
+
+        Raises:
+            ValueError: With everything that is wrong about it, and the file's name.
+        """
+        if "base" not in self.sections:
+            return self.model
+        if "model" in self.sections:
+            raise ValueError(f"{self.path}: must hold [model] or [base], got both")
+        return self.section("base", BaseConfig)
 
     def section(self, name: str, cls: type[C]) -> C:
         """Read a section into the config dataclass `cls`; what the recipe leaves out keeps its default.

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from fwpkm.data.tokenizer import Tokenizer, load_tokenizer
+from fwpkm.models.base_config import BASE_FILE
 from fwpkm.models.decoder import Decoder
 from fwpkm.models.files import load_model
 
@@ -16,12 +17,20 @@ def load_reader(folder: str, device: str) -> tuple[Decoder, Tokenizer]:
         ValueError: If something in the folder is damaged, or there is no tokenizer.
         FileNotFoundError: If the folder holds no model.
     """
-    model = load_model(folder, device)
+    model = _load(folder, device)
     if not any((Path(folder) / name).is_file() for name in ("fwpkm_tokenizer.json", "tokenizer.json")):
         raise ValueError(
             f"{folder}: holds no tokenizer; save the one that the model was trained with beside it"
         )
     return model, load_tokenizer(folder)
+
+
+def _load(folder: str, device: str) -> Decoder:
+    if not (Path(folder) / BASE_FILE).is_file():
+        return load_model(folder, device)
+    from fwpkm.models.attach.folder import load_base_decoder  # transformers is an extra
+
+    return load_base_decoder(folder, device)
 
 
 def text_of(name: str) -> str:

@@ -77,6 +77,10 @@ class Decoder(nn.Module):
         """What hidden states are multiplied with to give logits."""
         return self.embed.weight if self.config.tie_embeddings else self.lm_head.weight
 
+    def lr_factors(self) -> dict[Tensor, float]:
+        """Return factors on the step size of weights that have one of their own: none here."""
+        return {}
+
     def forward(
         self,
         input_ids: Int[Tensor, "B T"],

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fwpkm.models.decoder import Decoder
 from fwpkm.train.config import OptimizerConfig
+from fwpkm.train.row_shards import norm_over_processes, share_of
 from fwpkm.train.sharding import is_sharded, place_like, whole
 from fwpkm.train.tables import trained_tables
 
@@ -46,6 +47,8 @@ class Optimizer:
         """Forget all gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
+        for share in filter(None, map(share_of, self.names)):
+            share.forget()
 
     def step(self) -> None:
         """Take a step along the present gradients."""
@@ -58,9 +61,14 @@ class Optimizer:
         for p in self.names:
             if p.grad is not None and p.grad.is_sparse:
                 p.grad = p.grad.coalesce()
-        grads = [_numbers(p.grad) for p in self.names if p.grad is not None]
-        kinds = [[g for g in grads if is_sharded(g)], [g for g in grads if not is_sharded(g)]]
+        grads: dict[bool, list[Tensor]] = {True: [], False: []}
+        for p in self.names:
+            if p.grad is not None:
+                grads[share_of(p) is not None].append(_numbers(p.grad))
+        kinds = [[g for g in grads[False] if is_sharded(g)], [g for g in grads[False] if not is_sharded(g)]]
         norms = [float(whole(nn.utils.get_total_norm(kind))) for kind in kinds if kind]
+        norms += [norm_over_processes(grads[True])] if grads[True] else []
+        kinds.append(grads[True])
         limit, norm = self.config.clip_norm, math.hypot(*norms)
         if limit is not None and norm > limit:
             for kind in filter(None, kinds):
@@ -106,12 +114,13 @@ def _groups(
 ) -> dict[str, list[dict[str, Any]]]:
     tables, sparse = ({id(p) for p in found} for found in trained_tables(model))
     embeddings = {id(model.embed.weight), id(model.head_weight)}
+    factors = model.lr_factors()
     groups: dict[tuple[str, float, float, bool], list[Tensor]] = {}
     for p in names:
         table, embedding = id(p) in tables, id(p) in embeddings
         decays = p.ndim >= 2 and not table and (config.decay_embeddings or not embedding)
         kind = "sparse" if id(p) in sparse else "dense"
-        factor = config.table_lr_factor if table else 1.0
+        factor = config.table_lr_factor if table else factors.get(p, 1.0)
         key = (kind, config.weight_decay if decays else 0.0, factor, is_sharded(p))
         groups.setdefault(key, []).append(p)
     made: dict[str, list[dict[str, Any]]] = {"dense": [], "sparse": []}

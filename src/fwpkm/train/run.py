@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fwpkm.models.base_config import BaseConfig
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
 from fwpkm.models.files import save_model
@@ -21,6 +22,7 @@ from fwpkm.train.log import Log
 from fwpkm.train.loop import Outcome, Trainer
 from fwpkm.train.parallel import Group, process_group
 from fwpkm.train.rundir import RunFolder
+from fwpkm.train.row_shards import shard_tables
 from fwpkm.train.sharding import shard
 from fwpkm.train.stop import stop_on_signals
 
@@ -32,7 +34,7 @@ class Run:
     """A recipe's sections for training, read and checked together."""
 
     recipe: Recipe
-    model: DecoderConfig
+    model: DecoderConfig | BaseConfig
     data: DataConfig
     train: TrainConfig
 
@@ -43,17 +45,40 @@ class Run:
         Raises:
             ValueError: With what is wrong, section and file.
         """
-        return cls(
+        run = cls(
             recipe=recipe,
-            model=recipe.model,
+            model=recipe.network,
             data=recipe.section("data", DataConfig),
             train=recipe.section("train", TrainConfig),
         )
+        run._check_base()
+        return run
 
     def resolved(self) -> Recipe:
         """Return the recipe with every default spelt out."""
-        own = {"model": self.model.to_dict(), "data": to_mapping(self.data), "train": to_mapping(self.train)}
+        network = "base" if isinstance(self.model, BaseConfig) else "model"
+        own = {network: self.model.to_dict(), "data": to_mapping(self.data), "train": to_mapping(self.train)}
         return replace(self.recipe, sections={**self.recipe.sections, **own})
+
+    def _check_base(self) -> None:
+        """Refuse what needs more of a model than transformers' ones give."""
+        if not isinstance(self.model, BaseConfig):
+            return
+        train = self.train
+        wanted = (
+            ("carry", train.carry, "sequence"),
+            ("truncate", train.truncate, None),
+            ("parallel", train.parallel, "replicate"),
+        )
+        problems = [
+            f"train.{name} must be {needed!r}, got {given!r}"
+            for name, given, needed in wanted
+            if given != needed
+        ]
+        if problems:
+            raise ValueError(
+                f"{self.recipe.path}: with [base] sequences are read whole; {'; '.join(problems)}"
+            )
 
 
 def train(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool = False) -> Outcome:
@@ -83,6 +108,7 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool 
         _check_vocabulary(run.model, data)
         _prepare(folder, run, group, resume=resume)
         trainer = make_trainer(run, folder, data, group, device)
+        _check_embeddings(trainer.model, data)
         progress = trainer.resume()
         if group.is_first:
             folder.resume(run.resolved(), progress.step)
@@ -114,19 +140,38 @@ def make_trainer(
 ) -> Trainer:
     """Build the model from its seed, alike on every process, and all that trains it."""
     torch.manual_seed(run.train.seed)
-    model = Decoder(run.model).to(device)
+    model = make_model(run.model).to(device)
     model.gradient_checkpointing = run.train.gradient_checkpointing
+    if run.train.shard_tables:
+        shard_tables(model, group.rank, group.world)
     if run.train.parallel == "shard":
         shard(model, group.world, device)
     checkpoints = Checkpoints(folder.checkpoints, run.train.checkpoints.keep, group)
     return Trainer(model, data.train, run.train, checkpoints, group=group, validation=data.validation)
 
 
-def _check_vocabulary(model: DecoderConfig, data: TrainingData) -> None:
-    if model.vocab_size < data.tokenizer.vocab_size:
+def make_model(config: DecoderConfig | BaseConfig) -> Decoder:
+    """Draw a decoder's weights, or load a base and draw its memories'; torch's seed decides."""
+    if isinstance(config, DecoderConfig):
+        return Decoder(config)
+    from fwpkm.models.attach.folder import make_base_decoder  # transformers is an extra
+
+    return make_base_decoder(config)
+
+
+def _check_vocabulary(model: DecoderConfig | BaseConfig, data: TrainingData) -> None:
+    if isinstance(model, DecoderConfig) and model.vocab_size < data.tokenizer.vocab_size:
         raise ValueError(
             f"train: model.vocab_size must be at least the tokenizer's {data.tokenizer.vocab_size} "
             f"({data.tokenizer.name}), got {model.vocab_size}; set model.vocab_size={data.tokenizer.vocab_size}"
+        )
+
+
+def _check_embeddings(model: Decoder, data: TrainingData) -> None:
+    if (rows := model.embed.weight.shape[0]) < data.tokenizer.vocab_size:
+        raise ValueError(
+            f"train: the base must have at least as many embeddings as the tokenizer has ids, got {rows} and "
+            f"{data.tokenizer.vocab_size} ({data.tokenizer.name}); build the corpus with the base's own tokenizer"
         )
 
 
@@ -151,7 +196,12 @@ def _export(trainer: Trainer, data: TrainingData, folder: RunFolder, group: Grou
     if not group.is_first:
         return
     aside = begin_folder(folder.model)
-    save_model(aside, trainer.model, weights)
+    if isinstance(trainer.model.config, DecoderConfig):
+        save_model(aside, trainer.model, weights)
+    else:
+        from fwpkm.models.attach.folder import save_base_decoder
+
+        save_base_decoder(aside, trainer.model)
     data.tokenizer.save(aside)
     shutil.rmtree(folder.model, ignore_errors=True)
     finish_folder(aside, folder.model)

@@ -58,8 +58,8 @@ class RunFolder:
         Raises:
             ValueError: With all fields that differ.
         """
-        before = read_recipe(self.path / "recipe.toml").model.to_dict()
-        now = recipe.model.to_dict()
+        before = read_recipe(self.path / "recipe.toml").network.to_dict()
+        now = recipe.network.to_dict()
         names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
         if names:
             changes = "; ".join(f"{n} was {before.get(n)!r} and is {now.get(n)!r}" for n in names)

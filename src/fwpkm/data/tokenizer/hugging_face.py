@@ -137,6 +137,22 @@ def load_hugging_face(path: Path, *, allow_lossy: bool = False) -> HuggingFaceTo
     )
 
 
+def load_gguf(file: Path, *, allow_lossy: bool = False) -> HuggingFaceTokenizer:
+    """Load the tokenizer that a model's .gguf file carries.
+
+    Raises:
+        ValueError: If it is lossy.
+        RuntimeError: If a library that reads it is missing.
+    """
+    need("gguf", "hf")
+    whole = need("transformers", "hf").AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    special = {kind: getattr(whole, f"{kind}_token_id") for kind in _SPECIAL_NAMES}
+    known = {kind: token for kind, token in special.items() if token is not None}
+    return HuggingFaceTokenizer(
+        whole.backend_tokenizer, name=str(file), special=known, allow_lossy=allow_lossy
+    )
+
+
 def _special_ids(directory: Path, backend: Any) -> dict[str, int]:
     ours, theirs = directory / "fwpkm_tokenizer.json", directory / "tokenizer_config.json"
     if ours.is_file():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fwpkm.data.tokenizer.byte import ByteTokenizer
-from fwpkm.data.tokenizer.hugging_face import load_hugging_face
+from fwpkm.data.tokenizer.hugging_face import load_gguf, load_hugging_face
 from fwpkm.data.tokenizer.mistral import SentencePieceTokenizer, load_mistral
 from fwpkm.data.tokenizer.protocol import Tokenizer
 from fwpkm.nested import unknown_name
@@ -19,7 +19,7 @@ def load_tokenizer(spec: str | Path, *, allow_lossy: bool = False) -> Tokenizer:
 
     Args:
         spec: "bytes", "mistral", or a path: a directory that `Tokenizer.save` wrote, a Hugging Face model
-            directory with tokenizer.json, or that file.
+            directory with tokenizer.json, that file, or a model's .gguf file.
         allow_lossy: Whether a tokenizer that does not give every text back will do.
 
     Raises:
@@ -33,6 +33,8 @@ def load_tokenizer(spec: str | Path, *, allow_lossy: bool = False) -> Tokenizer:
         raise ValueError(
             f"tokenizer: {unknown_name('name', str(spec), _NAMED)}, and there is no such path either"
         )
+    if path.suffix == ".gguf":
+        return load_gguf(path, allow_lossy=allow_lossy)
     kept = path / "fwpkm_tokenizer.json"
     described: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {"kind": "hugging_face"}
     match described["kind"]:

@@ -14,12 +14,16 @@ from fwpkm.models.attach.attach import attach, detach, freeze_base, memories, un
 from fwpkm.models.attach.cache import memory_states, set_memory_states
 from fwpkm.models.attach.families import FAMILIES, load_base
 from fwpkm.models.attach.files import load_adapter, save_adapter
+from fwpkm.models.attach.window import attention_window, free_attention, limit_attention, window_cache
 
 __all__ = [
     "FAMILIES",
     "attach",
+    "attention_window",
     "detach",
+    "free_attention",
     "freeze_base",
+    "limit_attention",
     "load_adapter",
     "load_base",
     "memories",
@@ -27,4 +31,5 @@ __all__ = [
     "save_adapter",
     "set_memory_states",
     "unfreeze_base",
+    "window_cache",
 ]

@@ -1,9 +1,12 @@
 """Which transformers models take a memory, and where their layers are."""
 
+import importlib.util
 import inspect
 import os
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -55,10 +58,36 @@ def check_family(where: str, model: object) -> PreTrainedModel:
     return model
 
 
-def load_base(name: str | os.PathLike[str]) -> PreTrainedModel:
-    """Load a causal language model of transformers, in the precision of its files, ready to answer."""
-    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+def load_base(name: str | os.PathLike[str], dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Load a causal language model of transformers, ready to answer.
+
+    Args:
+        name: A folder that transformers reads, a name on the hub, or a file ending in .gguf, whose weights become
+            ordinary ones.
+        dtype: Precision of the weights; None is that of the files, and float32 for a .gguf file.
+
+    Raises:
+        FileNotFoundError: If there is no such .gguf file.
+        RuntimeError: If the package that reads .gguf files is missing.
+        ValueError: If the model is of another family.
+    """
+    if Path(name).suffix == ".gguf":
+        return check_family("load_base", _load_gguf(Path(name), dtype or torch.float32).eval())
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto")
     return check_family("load_base", model.eval())
+
+
+def _load_gguf(file: Path, dtype: torch.dtype) -> Any:
+    if not file.is_file():
+        raise FileNotFoundError(f"load_base: no such file: {file}")
+    if importlib.util.find_spec("gguf") is None:
+        raise RuntimeError(f"load_base: {file.name} needs the package gguf; pip install 'fwpkm[hf]'")
+    model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
+    # The weights are whole numbers of the model by now; what is left of the format would forbid saving them.
+    model.hf_quantizer, model.is_quantized = None, False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model
 
 
 def decoder_of(model: PreTrainedModel) -> PreTrainedModel:

@@ -14,8 +14,9 @@ from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.memory.files import MemoryFile, digest, read_file, write_file
 from fwpkm.memory.fingerprint import Fingerprint
 from fwpkm.models.attach.attach import attach, detach, memories
-from fwpkm.models.attach.attachment import attachment_of, is_of_memory
+from fwpkm.models.attach.attachment import Attachment, attachment_of, is_of_memory
 from fwpkm.models.attach.families import check_family, decoder_of
+from fwpkm.models.attach.window import AttentionWindow, attention_window, limit_attention
 from fwpkm.nested import from_mapping, to_mapping
 
 M = TypeVar("M", bound=nn.Module)
@@ -51,7 +52,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> int:
     attachment = attachment_of(model)
     assert attachment is not None, "it has memories"
     header = {
-        "tree": {"class": KIND, "layers": list(own), "config": to_mapping(attachment.config)},
+        "tree": _tree(attachment),
         "fingerprint": base_fingerprint(attachment.model).to_header(),
         "rows": "exact",
         "loss": 0.0,
@@ -71,6 +72,8 @@ def load_adapter(
     dtype: torch.dtype | None = None,
 ) -> M:
     """Attach the memories of a file to the model that they were trained for, and return it.
+
+    If attention was limited by `limit_attention` when the file was saved, it is now.
 
     Args:
         model: The base model, without memories.
@@ -93,10 +96,20 @@ def load_adapter(
     attach(model, tree.get("layers", []), from_mapping(FwPKMConfig, tree.get("config", {})), dtype=dtype)
     try:
         _fill(where, memories(model), file.tensors)
+        if "attention" in tree:
+            limit = from_mapping(AttentionWindow, tree["attention"])
+            limit_attention(base, limit.window, limit.sinks)
     except ValueError:
         detach(model)
         raise
     return model
+
+
+def _tree(attachment: Attachment) -> dict[str, Any]:
+    """Say what an adapter is made of."""
+    tree = {"class": KIND, "layers": list(attachment.layers), "config": to_mapping(attachment.config)}
+    limit = attention_window(attachment.model)
+    return tree if limit is None else {**tree, "attention": to_mapping(limit)}
 
 
 def base_fingerprint(model: PreTrainedModel) -> Fingerprint:
