@@ -17,6 +17,7 @@ LAYERS = (
     ("data",),
     ("train", "sessions"),
     ("eval", "inspect"),
+    ("study",),
     ("report",),
     ("bench", "testing"),
     ("cli",),

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fwpkm.cli import ask, attach, bench, convert, data, demo, eval, info, inspect, memory, read, train
+from fwpkm.cli import ask, attach, bench, convert, data, demo, eval, info, inspect, memory, read, study, train
 
 _COMMANDS = {
     "ask": ask,
@@ -18,6 +18,7 @@ _COMMANDS = {
     "inspect": inspect,
     "memory": memory,
     "read": read,
+    "study": study,
     "train": train,
 }
 

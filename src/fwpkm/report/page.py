@@ -37,6 +37,8 @@ th:first-child, td:first-child { text-align: left; white-space: nowrap }
 .origin th, .origin td { text-align: left; overflow-wrap: anywhere }
 tr:nth-child(even) td { background: #f6f6f4 }
 thead th { border-bottom: 1px solid #888 }
+pre { background: #f6f6f4; padding: .6rem; overflow-x: auto; font-size: .8rem }
+.wide { overflow-x: auto }
 """
 
 
@@ -72,6 +74,11 @@ def make_page(results: Sequence[Result], *, title: str, notes: Sequence[str] = (
     body += _continual([r for r in results if isinstance(r, ContinualResult)])
     body += ["<h2>How this was measured</h2>", '<div class="origin">']
     body += [*(origin_table(r).to_html() for r in results), "</div>"]
+    return html_page(title, body)
+
+
+def html_page(title: str, body: Sequence[str]) -> str:
+    """Put HTML into a page that needs nothing from elsewhere."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
@@ -92,11 +99,11 @@ def _needles(results: Sequence[NeedleResult]) -> Iterator[str]:
     if not results:
         return
     yield "<h2>Needles in a haystack</h2>"
-    yield _figure("Samples with all tokens of all answers right, mean over depths", needle_curves(results))
+    yield figure("Samples with all tokens of all answers right, mean over depths", needle_curves(results))
     yield comparison_table(results).to_html()
     for result in results:
         for title, drawn in needle_maps(result):
-            yield _figure(title, drawn)
+            yield figure(title, drawn)
     for result in results:
         yield from (table.to_html() for table in needle_tables(result))
 
@@ -105,7 +112,7 @@ def _perplexity(results: Sequence[PerplexityResult]) -> Iterator[str]:
     if not results:
         return
     yield "<h2>Perplexity by position</h2>"
-    yield _figure("Mean cost of a token, by position in its run", perplexity_curves(results))
+    yield figure("Mean cost of a token, by position in its run", perplexity_curves(results))
     yield perplexity_comparison(results).to_html()
     yield from (perplexity_table(result).to_html() for result in results)
 
@@ -115,7 +122,7 @@ def _gates(results: Sequence[GateResult]) -> Iterator[str]:
         return
     yield "<h2>Gates</h2>"
     for result in results:
-        yield _figure("Mean gate by position", gate_curves(result))
+        yield figure("Mean gate by position", gate_curves(result))
         yield gate_table(result).to_html()
 
 
@@ -125,8 +132,8 @@ def _slots(results: Sequence[SlotResult]) -> Iterator[str]:
     yield "<h2>Slots</h2>"
     for result in results:
         growth, ages = slot_curves(result)
-        yield _figure("Slots in use", growth)
-        yield _figure("Age of what is read", ages)
+        yield figure("Slots in use", growth)
+        yield figure("Age of what is read", ages)
         yield slot_table(result).to_html()
 
 
@@ -136,11 +143,12 @@ def _continual(results: Sequence[ContinualResult]) -> Iterator[str]:
     yield "<h2>One domain, another, and the first again</h2>"
     for result in results:
         for title, drawn in continual_curves(result):
-            yield _figure(title, drawn)
+            yield figure(title, drawn)
         yield from (table.to_html() for table in continual_tables(result))
 
 
-def _figure(title: str, drawn: str) -> str:
+def figure(title: str, drawn: str) -> str:
+    """Put a title over a drawing."""
     return f"<figure><figcaption>{escape(title)}</figcaption>{drawn}</figure>"
 
 

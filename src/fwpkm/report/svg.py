@@ -20,6 +20,10 @@ class Curve:
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
+    low: tuple[float, ...] | None = None
+    """Lower ends of a band around the curve, which `high` closes."""
+    high: tuple[float, ...] | None = None
+    """Its upper ends."""
 
 
 def heat_map(
@@ -73,12 +77,13 @@ def line_chart(
         (curve, [p for p in zip(curve.x, curve.y, strict=True) if p[0] > 0 and isfinite(p[1])])
         for curve in curves
     ]
-    points = [point for _, own in kept for point in own]
+    points = [point for curve, own in kept for point in (*own, *_edges(curve))]
     if not points:
         return _svg(_WIDTH, 40, [_text(_LEFT, 24, "nothing to draw", "start")])
     frame = _Frame.around(points, low, high)
     parts = [*frame.axes(x_title, y_title)]
     for i, (curve, own) in enumerate(kept):
+        parts += _band(frame, curve, COLOURS[i % len(COLOURS)])
         parts += _curve(frame, curve.name, sorted(own), COLOURS[i % len(COLOURS)], dashed=i >= len(COLOURS))
         parts += _legend(i, curve.name)
     return _svg(_WIDTH, _HEIGHT + _LEGEND_LINE * len(curves) + 8, parts)
@@ -127,6 +132,22 @@ class _Frame:
     def _powers(self) -> range:
         first, last = -floor(-self.x_low), floor(self.x_high)
         return range(first, last + 1, 1 + (last - first) // 9)
+
+
+def _edges(curve: Curve) -> list[tuple[float, float]]:
+    """Return a band's ends: its lower ones from left to right, its upper ones back."""
+    if curve.low is None or curve.high is None:
+        return []
+    ends = sorted(
+        p for p in zip(curve.x, curve.low, curve.high, strict=True) if p[0] > 0 and all(map(isfinite, p))
+    )
+    return [(x, low) for x, low, _ in ends] + [(x, high) for x, _, high in reversed(ends)]
+
+
+def _band(frame: _Frame, curve: Curve, colour: str) -> Iterator[str]:
+    if edges := _edges(curve):
+        outline = " ".join("{:.1f},{:.1f}".format(*frame.place(x, y)) for x, y in edges)
+        yield f'<polygon points="{outline}" fill="{colour}" fill-opacity="0.15"/>'
 
 
 def _curve(

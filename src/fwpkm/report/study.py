@@ -1,0 +1,217 @@
+"""A study's page: curves with bands over seeds, heat maps, tables, and the commands that made them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from fwpkm.data.files import whole_file
+from fwpkm.report.needles import condition
+from fwpkm.report.numbers import percent
+from fwpkm.report.page import figure, html_page
+from fwpkm.report.study_tables import (
+    budget_table,
+    conditions_of,
+    failure_table,
+    in_bits,
+    lengths_of,
+    modes_of,
+    needle_tables,
+    perplexity_tables,
+    places_of,
+)
+from fwpkm.report.svg import Curve, heat_map, line_chart
+from fwpkm.report.table import Table
+from fwpkm.study.results import MACHINE, Condition, Reading, StudyResults, SystemResults
+from fwpkm.study.spread import Spread
+
+
+def write_study_report(path: Path, results: StudyResults, command: str) -> None:
+    """Write the page of `make_study_page` to a file, whole or not at all."""
+    with whole_file(path) as file:
+        file.write(make_study_page(results, command).encode("utf-8", "replace"))
+
+
+def make_study_page(results: StudyResults, command: str) -> str:
+    """Return a study as one page that needs nothing from elsewhere.
+
+    Args:
+        results: What there is.
+        command: The command line that made it.
+    """
+    title = results.plan.recipe.title or results.plan.recipe.name
+    body = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(note)}</p>" for note in notes(results))]
+    body += [_wide(budget_table(results)), *_failures(results), *_losses(results)]
+    body += [*_needles(results), *_perplexity(results), *_origins(results, command)]
+    return html_page(title, body)
+
+
+def notes(results: StudyResults) -> Iterator[str]:
+    """Say what was done, and what is missing."""
+    config = results.plan.config
+    yield (
+        f"{len(results.systems)} systems, each trained on {config.tokens:,} tokens with the seeds "
+        f"{', '.join(map(str, config.seeds))}, and measured on {config.text!r}. Cells are means over seeds, ± their "
+        "standard deviation; bands reach from the lowest to the highest seed."
+    )
+    missing = [task for task in results.tasks if task.state in ("to do", "begun")]
+    if missing:
+        yield f"{len(missing)} of {len(results.tasks)} tasks are not done; what they would give is left out."
+
+
+def _failures(results: StudyResults) -> Iterator[str]:
+    if results.failures:
+        yield "<h2>Failures</h2>"
+        yield _wide(failure_table(results))
+
+
+def _losses(results: StudyResults) -> Iterator[str]:
+    curves = [curve for own in results.systems if (curve := _loss_curve(own))]
+    if curves:
+        yield "<h2>Training</h2>"
+        yield figure(
+            "Training loss by tokens seen, recall tasks included",
+            line_chart(curves, x_title="tokens", y_title="nats per token"),
+        )
+
+
+def _loss_curve(own: SystemResults) -> Curve | None:
+    places = sorted({tokens for training in own.trainings for tokens in training.losses})
+    found = {
+        tokens: Spread.of(t.losses[tokens] for t in own.trainings if tokens in t.losses) for tokens in places
+    }
+    return _curve(own.system.label, found) if found else None
+
+
+def _curve(name: str, points: Mapping[int, Spread]) -> Curve:
+    """Draw means, with a band from the lowest to the highest where there are several seeds."""
+    spreads = points.values()
+    several = any(len(spread.values) > 1 for spread in spreads)
+    return Curve(
+        name=name,
+        x=tuple(float(place) for place in points),
+        y=tuple(spread.mean for spread in spreads),
+        low=tuple(spread.low for spread in spreads) if several else None,
+        high=tuple(spread.high for spread in spreads) if several else None,
+    )
+
+
+def _needles(results: StudyResults) -> Iterator[str]:
+    asked = conditions_of(results)
+    if not asked:
+        return
+    yield "<h2>Needles in a haystack</h2>"
+    for one in asked:
+        yield figure(f"Samples with all answers right: {condition(*one)}", _needle_chart(results, one))
+    yield from map(_wide, needle_tables(results))
+    yield "<h2>Needles by depth</h2>"
+    for reading in results.readings:
+        for one in reading.conditions():
+            seeds = f"mean of {len(reading.needles)} seeds" if len(reading.needles) > 1 else "1 seed"
+            drawn = _needle_map(reading, one, lengths_of(results))
+            yield figure(f"{reading.name}: {condition(*one)}, {seeds}", drawn)
+
+
+def _needle_chart(results: StudyResults, asked: Condition) -> str:
+    curves = []
+    for reading in results.readings:
+        shares = {n: s for n in lengths_of(results) if (s := reading.needle_share(asked, n)) is not None}
+        if shares:
+            curves.append(_curve(reading.name, shares))
+    return line_chart(curves, x_title="tokens", y_title="share of samples right", low=0.0, high=1.0)
+
+
+def _needle_map(reading: Reading, asked: Condition, lengths: Sequence[int]) -> str:
+    depths = sorted({cell.depth for own in reading.needles for cell in own})
+    shares = [[reading.needle_share(asked, length, depth) for length in lengths] for depth in depths]
+    return heat_map(
+        [[None if share is None else share.mean for share in row] for row in shares],
+        rows=[percent(depth) for depth in depths],
+        columns=[f"{length:,}" for length in lengths],
+        row_title="depth",
+        column_title="tokens",
+    )
+
+
+def _perplexity(results: StudyResults) -> Iterator[str]:
+    modes = modes_of(results)
+    if not modes:
+        return
+    yield "<h2>Perplexity by position</h2>"
+    for mode in modes:
+        readings = [reading for reading in results.readings if mode in reading.perplexity]
+        places = places_of(readings, mode)
+        curves = []
+        for reading in readings:
+            bits = {place[0]: b for place in places if (b := in_bits(reading.nats(mode, place))) is not None}
+            curves.append(_curve(reading.name, bits))
+        chart = line_chart(curves, x_title="position in the run", y_title="bits per token")
+        yield figure(f"Mean cost of a token: memory {mode.removeprefix('memory_').replace('_', ' ')}", chart)
+    yield from map(_wide, perplexity_tables(results))
+
+
+def _origins(results: StudyResults, command: str) -> Iterator[str]:
+    yield "<h2>How this was made</h2>"
+    if results.machines:
+        yield _wide(Table(title="Where results were made", columns=MACHINE, rows=results.machines))
+    yield f"<p>All of it, and again what is missing of it:</p><pre>{escape(command)}</pre>"
+    lines = "\n".join(escape(task.command) for task in results.tasks)
+    yield f"<p>What that runs, task by task; each can be repeated by itself:</p><pre>{lines}</pre>"
+
+
+def _wide(table: Table) -> str:
+    return f'<div class="wide">{table.to_html()}</div>'
+
+
+def study_json(results: StudyResults, command: str) -> dict[str, Any]:
+    """Return a study's numbers, each seed's and their means and spreads, for a JSON file."""
+    return {
+        "format": "fwpkm study",
+        "version": 1,
+        "title": results.plan.recipe.title,
+        "command": command,
+        "tokens": results.plan.config.tokens,
+        "seeds": list(results.plan.config.seeds),
+        "machines": [dict(zip(MACHINE, machine, strict=True)) for machine in results.machines],
+        "systems": [_system_json(own) for own in results.systems],
+        "failures": [{"command": task.command, "reason": task.reason} for task in results.failures],
+    }
+
+
+def _system_json(own: SystemResults) -> dict[str, Any]:
+    return {
+        "label": own.system.label,
+        "recipe": own.system.config.recipe,
+        "folder": own.system.slug,
+        "parameters": own.system.parameters,
+        "trainings": [
+            {
+                "seed": t.seed,
+                "finished": t.finished,
+                "steps": t.steps,
+                "tokens": t.tokens,
+                "seconds": t.seconds,
+                "validation_nats": t.validation,
+            }
+            for t in own.trainings
+        ],
+        "readings": [_reading_json(reading) for reading in own.readings],
+    }
+
+
+def _reading_json(reading: Reading) -> dict[str, Any]:
+    lengths = sorted({cell.length for own in reading.needles for cell in own})
+    needles = [
+        {"variant": asked[0], "reads": asked[1], "length": length, **share.plain()}
+        for asked in reading.conditions()
+        for length in lengths
+        if (share := reading.needle_share(asked, length)) is not None
+    ]
+    perplexity = [
+        {"memory": mode, "start": place[0], "stop": place[1], "nats": nats.plain()}
+        for mode in reading.perplexity
+        for place in places_of([reading], mode)
+        if (nats := reading.nats(mode, place)) is not None
+    ]
+    bits = {m: b.plain() for m in reading.perplexity if (b := reading.bits_per_byte(m)) is not None}
+    return {"name": reading.name, "needles": needles, "perplexity": perplexity, "bits_per_byte": bits}

@@ -1,0 +1,1 @@
+"""Studies: several systems, trained alike with several seeds, measured alike."""
