@@ -12,6 +12,7 @@ from fwpkm.layers.frame import MemoryFrame, check_hidden
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.layers.norm import at_least_float32
 from fwpkm.layers.padding import hide_padding
+from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.state import FwPKMState
 
 
@@ -51,6 +52,8 @@ class FwPKM(MemoryFrame):
         else:
             self.register_buffer("log_temperature", log_temperature, persistent=False)
         self._make_initial()
+        self.remote_table: RemoteTable | None = None
+        """Where the base table is, if `initial_values` is only this process's share of it."""
         self.reset_parameters()
 
     def _make_initial(self) -> None:
@@ -113,11 +116,16 @@ class FwPKM(MemoryFrame):
         """Precision of tables and sub-keys."""
         return self.initial_keys.dtype
 
+    @property
+    def base_table(self) -> Float[Tensor, "N Dv"] | RemoteTable | None:
+        """What every stream's table starts from; None stands for zeros."""
+        return self.initial_values if self.remote_table is None else self.remote_table
+
     def initial_state(self, num_streams: int) -> FwPKMState:
         """Return a fresh memory for `num_streams` streams that have seen no token."""
         return FwPKMState.fresh(
             self.initial_keys,
-            self.initial_values,
+            self.base_table,
             self._core,
             num_streams=num_streams,
             value_dim=self.config.value_dim,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fwpkm.layers.checks import below_one, not_positive, refuse
 from fwpkm.layers.norm import PlainRMSNorm, at_least_float32
+from fwpkm.memory.remote import RemoteTable
 from fwpkm.ops.addressing import product_key_topk
 from fwpkm.ops.bag import weighted_bag
 
@@ -87,6 +88,8 @@ class ProductKeyMemory(nn.Module):
         self.query_norm = PlainRMSNorm(H * config.key_dim, eps=config.norm_eps) if config.query_norm else None
         self.keys = nn.Parameter(torch.empty(2, H, n, config.key_dim // 2))
         self.values = nn.Parameter(torch.empty(config.num_slots, Dv))
+        self.remote_table: RemoteTable | None = None
+        """Where the table is, if `values` is only this process's share of it."""
         self.value_proj = None if config.output == "none" else nn.Linear(Dv, D)
         self.gate_proj = nn.Linear(D, Dv) if config.output == "gated" else None
         self.reset_parameters()
@@ -118,16 +121,18 @@ class ProductKeyMemory(nn.Module):
                 f"ProductKeyMemory: x must be [..., dim={self.config.dim}], got x {tuple(x.shape)}"
             )
         w, slots = self.address(x)
-        found = weighted_bag(
-            w.flatten(-2).flatten(0, -2).to(self.values.dtype),
-            slots.flatten(-2).flatten(0, -2),
-            self.values,
-            sparse_grad=self.config.sparse_grad,
-        )
+        ids = slots.flatten(-2).flatten(0, -2)
+        found = self._look_up(w.flatten(-2).flatten(0, -2).to(self.values.dtype), ids)
         found = found.view(*x.shape[:-1], found.shape[-1]).to(x.dtype)
         if self.gate_proj is not None:
             found = found * F.silu(self.gate_proj(x))
         return (found if self.value_proj is None else self.value_proj(found)).to(x.dtype)
+
+    def _look_up(self, w: Tensor, ids: Tensor) -> Tensor:
+        if self.remote_table is None:
+            return weighted_bag(w, ids, self.values, sparse_grad=self.config.sparse_grad)
+        distinct, place = ids.unique(return_inverse=True)
+        return weighted_bag(w, place, self.remote_table.rows(distinct))
 
     def address(
         self, x: Float[Tensor, "*batch D"]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.quantise import PackedRows, RowFormat
+from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.store import RowStore
 from fwpkm.memory.waiting import Waiting
 from fwpkm.nested import unknown_name
@@ -52,7 +53,7 @@ class Encoder:
 
     def _overlay(self, table: Overlay, path: str) -> dict[str, Any]:
         cells, S, N = table.written(), *table.store.index.shape
-        rows = table.gather(cells).detach()
+        rows = table.store.rows.index_select(0, table.store.locate(cells)).detach()
         packed = PackedRows.of(rows, self.rows)
         self.losses.append((packed.loss(rows), len(rows)))
         self.tensors[f"{path}.cells"] = cells.to(torch.int32 if S * N < 2**31 else torch.int64)
@@ -74,7 +75,7 @@ class Decoder:
     tensors: Mapping[str, Tensor]
     classes: Sequence[type]
     """What may be built."""
-    bases: Mapping[str, Tensor | None]
+    bases: Mapping[str, Tensor | RemoteTable | None]
     """Base table of each table, by its path."""
     device: torch.device | str = "cpu"
 
@@ -142,7 +143,7 @@ def _join(path: str, name: object) -> str:
 
 
 def _check_table(
-    path: str, cells: Tensor, data: Tensor, base: Tensor | None, sizes: tuple[int, int, int]
+    path: str, cells: Tensor, data: Tensor, base: Tensor | RemoteTable | None, sizes: tuple[int, int, int]
 ) -> None:
     """Raise ValueError unless rows, cells and base make a table: a stray cell would write out of bounds."""
     S, N, width = sizes
@@ -151,7 +152,7 @@ def _check_table(
         problems.append(f"{tuple(data.shape)} rows for {tuple(cells.shape)} cells of width {width}")
     elif len(cells) and not bool((cells[0] >= 0) & (cells[-1] < S * N) & (cells.diff() > 0).all()):
         problems.append(f"cells must rise from 0 to at most {S * N - 1}")
-    if base is not None and base.shape != (N, width):
+    if base is not None and tuple(base.shape) != (N, width):
         problems.append(f"the base table is {tuple(base.shape)} and must be {(N, width)}")
     if problems:
         raise ValueError(f"memory file: {path}: " + "; ".join(problems))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fwpkm.memory.journal import Journal, Write
+from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.store import RowStore
 from fwpkm.ops.memory_scan import memory_scan_
 
@@ -59,7 +60,13 @@ class Overlay:
 
     @classmethod
     def fresh(
-        cls, base: Tensor | None, num_streams: int, num_slots: int, like: Tensor, *, sparse_grad: bool = False
+        cls,
+        base: Tensor | RemoteTable | None,
+        num_streams: int,
+        num_slots: int,
+        like: Tensor,
+        *,
+        sparse_grad: bool = False,
     ) -> "Overlay":
         """Return tables that hold `base` [N, Dv] (None: zeros) and nothing else; rows are made like `like`."""
         return cls(RowStore.empty(base, num_streams, num_slots, like, sparse_grad=sparse_grad))
@@ -86,7 +93,9 @@ class Overlay:
     def untouched_base(self) -> Tensor | None:
         """The base table, while nothing is written over it and nothing is learned of it."""
         base = self.store.base
-        return base if base is not None and not base.requires_grad and not self.store.used else None
+        if not isinstance(base, Tensor) or base.requires_grad or self.store.used:
+            return None
+        return base
 
     def gather(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
         """Copy the contents of `cells` (stream * N + slot); differentiable in rows and base."""
@@ -138,7 +147,7 @@ class Overlay:
         new = store.moved(store.index, store.rows.detach(), store.base)
         return Overlay(new.compacted() if 2 * self.num_rows < store.used else new, self.journal)
 
-    def to(self, device: torch.device | str, base: Tensor | None) -> "Overlay":
+    def to(self, device: torch.device | str, base: Tensor | RemoteTable | None) -> "Overlay":
         """Return the same tables on `device`, over `base`, which is the same base table there."""
         self._refuse_journal("be moved to another device")
         store = self.store

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.recurrence import FastWeights, scan_by_definition, scan_in_place, scan_with_graph
+from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.tokens import Tokens
 from fwpkm.memory.waiting import Waiting
 from fwpkm.ops.addressing import address, key_squares
@@ -137,8 +138,8 @@ class RecurrentState(State):
 
     def _read(self, x: Tokens) -> Tensor:
         """Return what tokens retrieve from the table as it stands."""
-        if can_answer(x.v):
-            store = self.table.store
+        store = self.table.store
+        if can_answer(x.v) and not isinstance(store.base, RemoteTable):
             return answer_tokens(
                 x.q,
                 self.keys,

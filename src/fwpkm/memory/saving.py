@@ -12,6 +12,7 @@ from fwpkm.memory.codec import Decoder, Encoder
 from fwpkm.memory.files import MemoryFile, read_file, write_file
 from fwpkm.memory.fingerprint import Fingerprint
 from fwpkm.memory.quantise import RowFormat
+from fwpkm.memory.remote import RemoteTable
 from fwpkm.state import State
 
 S = TypeVar("S", bound=State)
@@ -103,7 +104,7 @@ def decode_file(
     file: MemoryFile,
     classes: Sequence[type],
     *,
-    bases: Mapping[str, Tensor | None],
+    bases: Mapping[str, Tensor | RemoteTable | None],
     device: torch.device | str = "cpu",
 ) -> Any:
     """Build the state that a file holds, whoever made it; tables lie over `bases`, by their path, or over zeros.
@@ -130,9 +131,9 @@ def overlay_nodes(node: Any) -> Iterator[Mapping[str, Any]]:
             yield from overlay_nodes(inner)
 
 
-def _base(module: nn.Module, path: str) -> Tensor | None:
+def _base(module: nn.Module, path: str) -> Tensor | RemoteTable | None:
     """Return the base table of the layer whose state has its table at `path`."""
     layer = module.get_submodule(path.removesuffix("table").removesuffix("."))
-    base = layer.initial_values
-    assert base is None or isinstance(base, torch.Tensor)
+    base = layer.base_table
+    assert base is None or isinstance(base, Tensor | RemoteTable)
     return base

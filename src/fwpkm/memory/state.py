@@ -11,6 +11,7 @@ from fwpkm.memory.journal import Source
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.quantise import RowFormat
 from fwpkm.memory.recurrent import RecurrentState
+from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.saving import SaveReport, load_state, save_state
 from fwpkm.memory.waiting import Waiting
 from fwpkm.ops.addressing import address, key_squares
@@ -29,7 +30,7 @@ class FwPKMState(RecurrentState):
     def fresh(
         cls,
         keys: Float[Tensor, "2 H n half"],
-        values: Float[Tensor, "N Dv"] | None,
+        values: Float[Tensor, "N Dv"] | RemoteTable | None,
         options: CoreOptions,
         *,
         num_streams: int,
@@ -161,7 +162,7 @@ class FwPKMState(RecurrentState):
             self,
             keys=self.keys.to(device),
             key_squares=self.key_squares.to(device),
-            table=self.table.to(device, None if base is None else base.to(device)),
+            table=self.table.to(device, base.to(device) if isinstance(base, Tensor) else base),
             waiting=self.waiting.to(device),
             temperature=self.temperature.to(device),
         )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fwpkm.memory.remote import RemoteTable
 from fwpkm.ops.answer import can_read, read_cells
 from fwpkm.ops.blocks import large_empty
 from fwpkm.ops.sparse import gathered_sum
@@ -28,7 +29,7 @@ class RowStore:
     def __init__(
         self,
         *,
-        base: Tensor | None,
+        base: Tensor | RemoteTable | None,
         index: Tensor,
         rows: Tensor,
         used: int,
@@ -36,7 +37,7 @@ class RowStore:
         sparse_grad: bool = False,
     ) -> None:
         self.base = base
-        """Shared table [N, Dv]; None stands for zeros."""
+        """Shared table [N, Dv], here or elsewhere; None stands for zeros."""
         self.index = index
         """Row of each cell, int32 [S, N]; -1 where the base still holds."""
         self.rows = rows
@@ -57,7 +58,13 @@ class RowStore:
 
     @classmethod
     def empty(
-        cls, base: Tensor | None, num_streams: int, num_slots: int, like: Tensor, *, sparse_grad: bool = False
+        cls,
+        base: Tensor | RemoteTable | None,
+        num_streams: int,
+        num_slots: int,
+        like: Tensor,
+        *,
+        sparse_grad: bool = False,
     ) -> "RowStore":
         """Start with nothing written; rows get the width, dtype and device of `like` [*, Dv]."""
         index = torch.full((num_streams, num_slots), -1, dtype=torch.int32, device=like.device)
@@ -78,7 +85,7 @@ class RowStore:
             sparse_grad=self.sparse_grad,
         )
 
-    def moved(self, index: Tensor, rows: Tensor, base: Tensor | None) -> "RowStore":
+    def moved(self, index: Tensor, rows: Tensor, base: Tensor | RemoteTable | None) -> "RowStore":
         """Return the same contents held in tensors that may be this storage's own: neither edits them any more."""
         self.borrowed = True
         return RowStore(
@@ -105,6 +112,8 @@ class RowStore:
         """Copy what the base table holds for `cells`."""
         if self.base is None:
             return self.rows.new_zeros(cells.shape[0], self.rows.shape[1])
+        if isinstance(self.base, RemoteTable):
+            return self.base.repeated_rows(cells % self.index.shape[1])
         return F.embedding(cells % self.index.shape[1], self.base, sparse=self.sparse_grad)
 
     def gather(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
@@ -118,7 +127,7 @@ class RowStore:
 
     def read(self, w: Float[Tensor, "M J"], cells: Int[Tensor, "M J"]) -> Float[Tensor, "M Dv"]:
         """Add up  sum_j w_j V[cell_j]."""
-        if can_read(w):
+        if can_read(w) and not isinstance(self.base, RemoteTable):
             return read_cells(w, cells, self.base, self.index, self.rows)
         if not self.used:
             return self._read_base(w, cells)
@@ -140,7 +149,11 @@ class RowStore:
     def _read_base(self, w: Tensor, cells: Tensor) -> Tensor:
         if self.base is None:
             return self.rows.new_zeros(w.shape[0], self.rows.shape[1])
-        return gathered_sum(w, cells % self.index.shape[1], self.base)
+        slots = cells % self.index.shape[1]
+        if isinstance(self.base, RemoteTable):
+            distinct, place = slots.unique(return_inverse=True)
+            return gathered_sum(w, place, self.base.rows(distinct))
+        return gathered_sum(w, slots, self.base)
 
     def claim(self, cells: Int[Tensor, " R"]) -> tuple[Int[Tensor, " R"], Int[Tensor, " U"]]:
         """Give distinct cells a row of their own, filled from the base where they had none.
@@ -155,8 +168,8 @@ class RowStore:
             return row, new
         first, last = self.used, self.used + new.shape[0]
         self._reserve(last)
-        if self.base is None:
-            self.rows[first:last] = 0
+        if not isinstance(self.base, Tensor):
+            self.rows[first:last] = self.base_rows(new)
         else:
             torch.index_select(self.base, 0, new % self.index.shape[1], out=self.rows[first:last])
         span = torch.arange(first, last, device=new.device)

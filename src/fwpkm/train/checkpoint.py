@@ -29,7 +29,7 @@ from fwpkm.train.durable import (
 )
 from fwpkm.train.optimizer import Optimizer
 from fwpkm.train.parallel import Group
-from fwpkm.train.sharding import place_like, whole
+from fwpkm.train.sharding import place_like, whole, whole_shape
 
 logger = logging.getLogger(__name__)
 
@@ -162,23 +162,27 @@ class Checkpoints:
 
 
 def whole_weights(model: Decoder) -> dict[str, Tensor]:
-    """Collect the model's state, sharded weights put together; everybody must call it."""
-    return {name: _whole(x) for name, x in model.state_dict().items()}
+    """Collect the model's state, sharded weights put together; everybody must call it.
+
+    Tables that are sharded by rows are whole on the first process, and without rows elsewhere.
+    """
+    return {name: _whole(x) for name, x in model.state_dict(keep_vars=True).items()}
 
 
 def _load_whole(model: Decoder, weights: Mapping[str, Tensor]) -> None:
     """Give a model, sharded or not, the state that `whole_weights` collected."""
-    own = model.state_dict()
-    fits = {n: n in own and own[n].shape == x.shape for n, x in weights.items()}
+    own = model.state_dict(keep_vars=True)
+    fits = {n: n in own and whole_shape(own[n]) == tuple(x.shape) for n, x in weights.items()}
     load_weights(model, {n: place_like(x, own[n]) if fits[n] else x for n, x in weights.items()})
 
 
 def _whole_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    return {name: _whole(x) for name, _, _, x in optimizer.tensors()}
+    by_name = {name: p for p, name in optimizer.names.items()}
+    return {name: _whole(x, by_name[name.rsplit("/", 1)[0]]) for name, _, _, x in optimizer.tensors()}
 
 
-def _whole(x: Tensor) -> Tensor:
-    return whole(x).detach().cpu().contiguous()
+def _whole(x: Tensor, like: Tensor | None = None) -> Tensor:
+    return whole(x, like).detach().cpu().contiguous()
 
 
 def _random_states() -> dict[str, Tensor]:

@@ -129,6 +129,8 @@ class TrainConfig:
     """Keep only what goes in and out of each block, and compute the rest twice."""
     parallel: Parallel = "replicate"
     """Under torchrun: every process holds the whole decoder, or a share of each block (FSDP2)."""
+    shard_tables: bool = False
+    """Under torchrun: every process holds a share of the rows of all trained tables, with either `parallel`."""
     device: str = "auto"
     """A torch device, or "auto": a GPU if there is one."""
     deterministic: bool = False

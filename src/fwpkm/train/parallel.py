@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fwpkm.models.decoder import Decoder
-from fwpkm.train.sharding import is_sharded
+from fwpkm.train.row_shards import share_of
+from fwpkm.train.sharding import is_shared_out
 
 _BUCKET_NUMBERS = 2**24
 """Numbers that are added up in one message, at most, but for larger single tensors."""
@@ -73,10 +74,16 @@ def process_group(device: torch.device) -> Iterator[Group]:
 
 @torch.no_grad()
 def add_up_gradients(parameters: Iterable[Tensor], group: Group) -> None:
-    """Give every process the sum of all processes' gradients; those of sharded weights have it already."""
+    """Give every process the sum of all processes' gradients of what it holds.
+
+    Those of weights that FSDP2 shards have it already; rows of sharded tables go to their owners.
+    """
     if group.world == 1:
         return
-    owned = [p for p in parameters if not is_sharded(p)]
+    parameters = list(parameters)
+    for share in filter(None, map(share_of, parameters)):
+        share.add_up_gradient()
+    owned = [p for p in parameters if not is_shared_out(p)]
     _agree_on_missing(owned, group)
     for p in owned:
         if p.grad is not None and p.grad.is_sparse:
@@ -145,12 +152,17 @@ def tensor_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
 def check_alike(model: Decoder, group: Group, when: str) -> None:
     """Refuse to go on if processes differ in a table or another weight that they all hold in full.
 
+    Of tables that are sharded by rows, every row must be held by one process.
+
     Raises:
         RuntimeError: On every process, naming what differs and where.
     """
     if group.world == 1:
         return
-    held = [(n, x) for n, x in (*model.named_parameters(), *model.named_buffers()) if not is_sharded(x)]
+    for name, p in model.named_parameters():
+        if (share := share_of(p)) is not None:
+            share.check(name, when)
+    held = [(n, x) for n, x in (*model.named_parameters(), *model.named_buffers()) if not is_shared_out(x)]
     hashes = group.gather({name: tensor_hash([(name, x)]) for name, x in held})
     differing = [n for n, _ in held if len({own[n] for own in hashes}) > 1]
     if differing:

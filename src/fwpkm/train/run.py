@@ -21,8 +21,8 @@ from fwpkm.train.durable import begin_folder, finish_folder
 from fwpkm.train.log import Log
 from fwpkm.train.loop import Outcome, Trainer
 from fwpkm.train.parallel import Group, process_group
-from fwpkm.train.rundir import RunFolder
 from fwpkm.train.row_shards import shard_tables
+from fwpkm.train.rundir import RunFolder
 from fwpkm.train.sharding import shard
 from fwpkm.train.stop import stop_on_signals
 

@@ -1,4 +1,4 @@
-"""Weights of which every process keeps a share (FSDP2).
+"""Weights of which every process keeps a share: FSDP2's, and tables by rows.
 
 Torch's modules for it are imported where they are needed: that takes seconds, and most runs have none.
 """
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from fwpkm.models.decoder import Decoder
+from fwpkm.train.row_shards import share_of
 from fwpkm.train.tables import trained_tables
 
 
 def shard(model: Decoder, world: int, device: torch.device) -> None:
     """Let every process keep a share of each block only. Gradients are added up, not averaged.
 
-    Tables, sub-keys and scalars stay whole on every process: rows are looked up one by one, and FSDP2 takes no scalars.
+    Tables, sub-keys and scalars stay as they are: rows are looked up one by one (`row_shards`), and FSDP2 takes no
+    scalars.
 
     Raises:
         ValueError: Without torchrun.
@@ -43,18 +45,39 @@ def settle(model: Decoder) -> None:
 
 
 def is_sharded(x: Tensor) -> bool:
-    """Whether a tensor is a share of a larger one."""
+    """Whether a tensor is FSDP2's share of a larger one."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(x, module.DTensor)
 
 
-def whole(x: Tensor) -> Tensor:
-    """Put a sharded tensor together; all processes must call it."""
+def is_shared_out(x: Tensor) -> bool:
+    """Whether a parameter is but this process's share of a larger one, FSDP2's or a table's."""
+    return is_sharded(x) or share_of(x) is not None
+
+
+def whole(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """Put a sharded tensor together, on the first process alone if it is a table; all processes must call it.
+
+    Args:
+        x: A parameter, or a part of an optimizer's state.
+        like: The parameter that `x` is about; None: `x` is one.
+    """
+    share = share_of(x if like is None else like)
+    if share is not None and x.ndim:
+        return share.whole(x)
     return x.full_tensor() if is_sharded(x) else x  # type: ignore[attr-defined]
+
+
+def whole_shape(x: Tensor) -> tuple[int, ...]:
+    """Return the shape of what `whole` puts together."""
+    share = share_of(x)
+    return tuple(x.shape) if share is None else share.shape
 
 
 def place_like(x: Tensor, like: Tensor) -> Tensor:
     """Copy a whole tensor to where `like` is, sharded as it is; counts and other scalars stay whole."""
+    if (share := share_of(like)) is not None and x.ndim:
+        return share.own_part(x)
     if is_sharded(like) and x.shape == like.shape:
         from torch.distributed.tensor import DTensor, distribute_tensor
 
