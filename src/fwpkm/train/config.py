@@ -119,6 +119,9 @@ class TrainConfig:
 
     accumulate: int = 1
     """Parts that each process works its share of a step's sequences off in, one after the other."""
+    gate_cost: float = 0.0
+    """Nats that a token costs whose gates are all fully open. What a memory writes overwrites what it knew: a
+    small price lets it leave out what helps nobody, which documents longer than the sequences need."""
     precision: Precision = "float32"
     """bfloat16 runs matrix products under autocast; weights, tables and losses stay float32."""
     truncate: int | None = None
@@ -170,6 +173,10 @@ class TrainConfig:
         )
         problems = below_one(self, *counts, "validation_batches")
         problems += not_positive(self, "max_minutes")
+        if self.gate_cost < 0:
+            problems.append(f"gate_cost must be at least 0, got gate_cost={self.gate_cost}")
+        if self.gate_cost and self.gradient_checkpointing:
+            problems.append("gate_cost cannot be had with gradient_checkpointing=true; give up one")
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 problems.append(f"{name}: {unknown_name('value', value, known)}")

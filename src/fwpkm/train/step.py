@@ -9,8 +9,9 @@ from torch import Tensor
 from fwpkm.data.batches import Batch
 from fwpkm.data.shuffle import mix
 from fwpkm.models.cache import DecoderCache
-from fwpkm.models.decoder import Decoder
+from fwpkm.models.decoder import Decoder, DecoderOutput
 from fwpkm.train.config import TrainConfig
+from fwpkm.train.gate_cost import watch_gates
 from fwpkm.train.objective import NUM_SUMS, loss_sums
 from fwpkm.train.parallel import Group
 from fwpkm.train.renew import renew_streams
@@ -44,19 +45,19 @@ class StepRunner:
             `LossSums.numbers` of this process, the weight of all targets of all processes, and what the parts'
             streams have seen now, without a graph.
         """
-        weight = self.group.add_up(batch.weights.double().sum().to(self.device))
-        total = float(weight)
+        counts = torch.stack([batch.weights.double().sum(), batch.mask.double().sum()])
+        total, tokens = self.group.add_up(counts.to(self.device)).tolist()
         sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device)
         after: list[DecoderCache | None] = []
         for part, cache in zip(split_rows(batch, self.config.accumulate), carried, strict=True):
             cache = renew_streams(cache, part.fresh, self.model)
-            own, seen = self._part(part, cache, step, total)
+            own, seen = self._part(part, cache, step, total, tokens)
             sums += own
             after.append(seen if self.config.carry == "document" else None)
         return sums, total, after
 
     def _part(
-        self, part: Batch, cache: DecoderCache | None, step: int, total: float
+        self, part: Batch, cache: DecoderCache | None, step: int, total: float, tokens: float
     ) -> tuple[Tensor, DecoderCache | None]:
         sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device)
         for span in split_tokens(part, self.config.truncate):
@@ -64,13 +65,23 @@ class StepRunner:
             span = span.to(self.device)
             with self.autocast():
                 draw = draw_for(self.config.seed, step)  # the same for all parts, spans and processes
-                output = self.model(span.input_ids, cache, mask, logits_to_keep=0, generator=draw)
+                output, open_gates = self._forward(span, cache, mask, draw)
                 losses = loss_sums(output.hidden, self.model.head_weight, span)
             if torch.is_grad_enabled() and total:
-                (losses.weighted / total).backward()
+                (losses.weighted / total + open_gates / tokens).backward()
             sums += losses.numbers()
             cache = output.cache.detach()
         return sums, cache
+
+    def _forward(
+        self, span: Batch, cache: DecoderCache | None, mask: Tensor | None, draw: torch.Generator
+    ) -> tuple[DecoderOutput, Tensor | float]:
+        """Run the decoder; return what its open gates cost, summed over tokens, too."""
+        if not (self.config.gate_cost and torch.is_grad_enabled()):
+            return self.model(span.input_ids, cache, mask, logits_to_keep=0, generator=draw), 0.0
+        with watch_gates(self.model) as gates:
+            output = self.model(span.input_ids, cache, mask, logits_to_keep=0, generator=draw)
+        return output, self.config.gate_cost * gates.add_up(span.mask.to(self.device))
 
     def autocast(self) -> torch.autocast:
         """Compute matrix products as the run wants them."""

@@ -1,0 +1,58 @@
+"""A price on open gates: memories are to write what is worth it, for what they write costs what they knew."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from fwpkm.models.decoder import Decoder
+
+
+class OpenGates:
+    """Adds up how far the gates of a decoder's memories are open, layers averaged, with the graph."""
+
+    def __init__(self, num_layers: int) -> None:
+        self.num_layers, self._gates = num_layers, list[Tensor]()
+
+    def note(self, module: nn.Module, inputs: object, logits: Float[Tensor, "*B T L"]) -> None:
+        """Take in what a gate's projection returned; a forward hook."""
+        self._gates.append(logits.float().mean(-1).sigmoid())
+
+    def add_up(self, mask: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
+        """Return the sum over all tokens that the mask leaves.
+
+        Raises:
+            RuntimeError: If a memory was passed by, so that its gate is not known.
+        """
+        if len(self._gates) != self.num_layers:
+            raise RuntimeError(
+                f"OpenGates: {self.num_layers} memories must have run once, got {len(self._gates)}"
+            )
+        return torch.stack([(gate * mask).sum() for gate in self._gates]).mean()
+
+
+@contextmanager
+def watch_gates(model: Decoder) -> Iterator[OpenGates]:
+    """Watch the gates of all memories of a decoder.
+
+    Raises:
+        ValueError: If the decoder has no memory with a gate.
+    """
+    gates = [
+        block.memory.gate_proj
+        for block in model.blocks
+        if block.memory is not None and getattr(block.memory, "gated", False)
+    ]
+    if not gates:
+        raise ValueError(
+            "train: gate_cost needs a memory with a gate, got a model with none; unset gate_cost"
+        )
+    watched = OpenGates(len(gates))
+    handles = [gate.register_forward_hook(watched.note) for gate in gates]
+    try:
+        yield watched
+    finally:
+        for handle in handles:
+            handle.remove()
