@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,3 +226,24 @@ def test_tokenizers_converted_from_sentencepiece_are_exact_or_refuse(text: str, 
 def test_a_conversion_that_loses_leading_spaces_is_refused() -> None:
     with pytest.raises(ValueError, match="must give every text back exactly"):
         converted(metaspace=True)
+
+
+@pytest.fixture(scope="module")
+def transformers_bytes(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("bytes")
+    ByteTokenizer().save_for_transformers(folder)
+    return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(folder)
+
+
+@given(st.one_of(ANY_VALID, NASTY))
+def test_transformers_reads_bytes_as_the_same_ids(transformers_bytes: Any, text: str) -> None:
+    ids = transformers_bytes(text)["input_ids"]
+    assert ids == ByteTokenizer().encode(text).tolist()
+    assert transformers_bytes.decode(ids) == text
+
+
+def test_transformers_knows_the_special_tokens_of_bytes(transformers_bytes: Any) -> None:
+    ours = ByteTokenizer()
+    ids = [getattr(transformers_bytes, f"{name}_token_id") for name in ("bos", "eos", "pad")]
+    assert ids == [ours.bos_id, ours.eos_id, ours.pad_id]
+    assert len(transformers_bytes) == ours.vocab_size

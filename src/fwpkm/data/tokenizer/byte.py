@@ -46,3 +46,40 @@ class ByteTokenizer:
     def save(self, directory: Path) -> None:
         """Write the one word that says it all."""
         (directory / "fwpkm_tokenizer.json").write_text(json.dumps({"kind": "bytes"}) + "\n")
+
+    def save_for_transformers(self, directory: Path) -> None:
+        """Write what transformers' AutoTokenizer reads: byte-level BPE without any merge, which gives the same ids."""
+        added = [
+            {"id": i, "content": _marker(name), "special": True, **_PLAIN} for name, i in SPECIAL.items()
+        ]
+        tokenizer = {
+            "version": "1.0",
+            "added_tokens": added,
+            "pre_tokenizer": {"type": "ByteLevel", **_AS_IS},
+            "decoder": {"type": "ByteLevel", **_AS_IS},
+            "model": {"type": "BPE", "vocab": {_letter(byte): byte for byte in range(256)}, "merges": []},
+        }
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": 10**9,
+            "clean_up_tokenization_spaces": False,
+            **{f"{name}_token": _marker(name) for name in SPECIAL},
+        }
+        for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
+            (directory / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+_PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+_AS_IS = {"add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+
+
+def _marker(name: str) -> str:
+    return f"<|{name}|>"
+
+
+def _letter(byte: int) -> str:
+    """Return the letter that stands for a byte in byte-level BPE: itself if it is printable Latin-1."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    if byte in printable:
+        return chr(byte)
+    return chr(256 + [b for b in range(256) if b not in printable].index(byte))
