@@ -9,7 +9,7 @@ transformers = pytest.importorskip("transformers")
 import fwpkm  # noqa: E402
 from fwpkm.cli.main import main  # noqa: E402
 from fwpkm.memory.files import read_file  # noqa: E402
-from fwpkm.models.attach import load_base, memories  # noqa: E402
+from fwpkm.models.attach import attention_window, load_base, memories  # noqa: E402
 from fwpkm.testing.base_models import make_base  # noqa: E402
 from fwpkm.testing.hf_models import make_tokens  # noqa: E402
 
@@ -48,6 +48,15 @@ def test_an_adapter_is_described_and_verified_as_a_memory_file_is(folder, capsys
     assert "layers: [0, 2]" in said
     assert "base: llama" in said
     assert main(["memory", "verify", str(folder / "adapter")]) == 0
+
+
+def test_a_window_goes_with_the_adapter(folder, capsys):
+    assert command(folder, "--layers", "1", "--window", "4", "--sinks", "2", *SMALL) == 0
+    base = fwpkm.load_adapter(load_base(folder / "base"), folder / "adapter")
+    assert (attention_window(base).window, attention_window(base).sinks) == (4, 2)
+    (folder / "adapter").unlink()
+    assert command(folder, "--layers", "1", "--window", "0", *SMALL) == 2
+    assert "window must be at least 1" in capsys.readouterr().err
 
 
 def test_the_seed_decides(folder):

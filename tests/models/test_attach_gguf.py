@@ -10,6 +10,7 @@ transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 import fwpkm  # noqa: E402
 from fwpkm.cli.main import main  # noqa: E402
+from fwpkm.data.tokenizer import load_tokenizer  # noqa: E402
 from fwpkm.models.attach import load_base  # noqa: E402
 from fwpkm.testing.base_models import TINY, make_base  # noqa: E402
 from fwpkm.testing.hf_models import make_tokens  # noqa: E402
@@ -47,8 +48,28 @@ def tensors_of(model):
             yield f"blk.{layer}.{theirs}.weight", x
 
 
+def byte_symbols():
+    """How byte-level vocabularies spell the 256 bytes: printable ones as they are, others from U+0100 on."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in plain]
+    spelt = {b: chr(b) for b in plain} | {b: chr(256 + i) for i, b in enumerate(others)}
+    return [spelt[b] for b in range(256)]
+
+
+def add_tokenizer(writer):
+    """Add a vocabulary of all bytes and one merge, ended by a token of its own."""
+    tokens = ["<|endoftext|>", *byte_symbols(), "he"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (len(tokens) - 1))
+    writer.add_token_merges(["h e"])
+    for add in (writer.add_bos_token_id, writer.add_eos_token_id, writer.add_unk_token_id):
+        add(0)
+
+
 def write_gguf(path, model):
     config, writer = model.config, gguf.GGUFWriter(path, "llama")
+    add_tokenizer(writer)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -94,6 +115,17 @@ def test_an_adapter_can_be_made_for_one(file, tmp_path, capsys):
     assert main(["attach", str(file), "--layers", "1", "--out", str(tmp_path / "a"), *small]) == 0
     assert "of LlamaForCausalLM" in capsys.readouterr().out
     fwpkm.load_adapter(load_base(file), tmp_path / "a")
+
+
+def test_its_tokenizer_is_read_from_it_and_kept(file, tmp_path):
+    tokenizer = load_tokenizer(file)
+    assert (tokenizer.eos_id, tokenizer.vocab_size) == (0, 258)
+    text = "the cat <|endoftext|> é"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode("he").tolist() == [257]
+    (tmp_path / "kept").mkdir()
+    tokenizer.save(tmp_path / "kept")
+    assert load_tokenizer(tmp_path / "kept").fingerprint == tokenizer.fingerprint
 
 
 def test_a_missing_file_or_package_is_named(file, tmp_path, monkeypatch):

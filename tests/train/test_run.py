@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from fwpkm.cli.main import main
 from fwpkm.models.files import load_model
@@ -89,6 +90,7 @@ def test_a_folder_with_a_run_is_not_written_over(recipe: Path, capsys: pytest.Ca
         ("train.device=quantum", "must be a torch device"),
         ("data.corpus=nowhere", "nowhere"),
         ("train.parallel=shard", "start with torchrun"),
+        ("train.shard_tables=true", "start with torchrun"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(
@@ -143,6 +145,13 @@ def test_devices_are_named_or_chosen() -> None:
     assert pick_device("auto").type in ("cpu", "cuda")
 
 
+def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("cuda") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert pick_device("cuda") == torch.device("cuda", 3)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+
+
 def kill_training() -> ModuleType:
     spec = importlib.util.spec_from_file_location("kill_training", ROOT / "benchmarks/kill_training.py")
     assert spec is not None
@@ -170,4 +179,4 @@ def test_every_recipe_that_comes_with_the_package_can_be_trained(name: str) -> N
     run = Run.of(read_recipe(name))
     assert run.train.steps or run.train.max_tokens or run.train.max_minutes
     again = Run.of(run.resolved())
-    assert (again.model, again.data, again.train) == (run.model, run.data, run.train)
+    assert (again.network, again.data, again.train) == (run.network, run.data, run.train)

@@ -127,6 +127,6 @@ def test_mistakes_end_in_a_sentence(
 def test_the_resolved_recipe_reads_the_same(recipe: Path) -> None:
     run = Run.of(read_recipe(recipe))
     again = Run.of(run.resolved())
-    assert (again.model, again.data, again.train) == (run.model, run.data, run.train)
+    assert (again.network, again.data, again.train) == (run.network, run.data, run.train)
     with pytest.raises(ValueError, match="got an existing one in"):
         read_recipe(recipe).model  # noqa: B018

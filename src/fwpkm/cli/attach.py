@@ -13,7 +13,7 @@ from fwpkm.recipe import parse_settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "model", metavar="MODEL", help="a folder that transformers reads, or a name on the hub"
+        "model", metavar="MODEL", help="a folder that transformers reads, a name on the hub, or a .gguf file"
     )
     parser.add_argument(
         "--layers", type=int, nargs="+", required=True, help="layers to put memories before, from 0"
@@ -27,15 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="one field of the memory's config, as in num_subkeys=256; may be repeated",
     )
+    parser.add_argument(
+        "--window", type=int, metavar="TOKENS", help="limit the base's attention to so many tokens"
+    )
+    parser.add_argument(
+        "--sinks", type=int, default=1, metavar="TOKENS", help="first tokens that stay in sight (default: 1)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="draws the projections (default: 0)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Load the base, attach, save, and say what was made."""
     # transformers takes seconds to import, and is an extra.
-    from fwpkm.models.attach import attach, load_base, memories, save_adapter
+    from fwpkm.models.attach import attach, limit_attention, load_base, memories, save_adapter
 
     base = load_base(options.model)
+    if options.window is not None:
+        limit_attention(base, options.window, options.sinks)
     torch.manual_seed(options.seed)
     attach(base, options.layers, parse_settings(options.settings))
     num_bytes = save_adapter(base, options.out)

@@ -50,6 +50,16 @@ class BaseConfig:
             )
         refuse("BaseConfig", problems)
 
+    @property
+    def attention(self) -> None:
+        """Say, where a decoder has its attention's config, that a base keeps its own."""
+        return None
+
+    @property
+    def mixers(self) -> tuple[str, ...]:
+        """Say, where a decoder lists its token mixers, that there are none of these."""
+        return ()
+
     def to_dict(self) -> dict[str, Any]:
         """Spell out every field as plain values."""
         return to_mapping(self)

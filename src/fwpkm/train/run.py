@@ -1,6 +1,7 @@
 """A whole training run, from a recipe to a folder with the trained model."""
 
 import logging
+import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ class Run:
     """A recipe's sections for training, read and checked together."""
 
     recipe: Recipe
-    model: DecoderConfig | BaseConfig
+    network: DecoderConfig | BaseConfig
     data: DataConfig
     train: TrainConfig
 
@@ -47,22 +48,31 @@ class Run:
         """
         run = cls(
             recipe=recipe,
-            model=recipe.network,
+            network=recipe.network,
             data=recipe.section("data", DataConfig),
             train=recipe.section("train", TrainConfig),
         )
         run._check_base()
         return run
 
+    @property
+    def model(self) -> DecoderConfig:
+        """The decoder, if that is what is trained.
+
+        Raises:
+            ValueError: If it is an existing model.
+        """
+        return self.recipe.model
+
     def resolved(self) -> Recipe:
         """Return the recipe with every default spelt out."""
-        network = "base" if isinstance(self.model, BaseConfig) else "model"
-        own = {network: self.model.to_dict(), "data": to_mapping(self.data), "train": to_mapping(self.train)}
+        name = "base" if isinstance(self.network, BaseConfig) else "model"
+        own = {name: self.network.to_dict(), "data": to_mapping(self.data), "train": to_mapping(self.train)}
         return replace(self.recipe, sections={**self.recipe.sections, **own})
 
     def _check_base(self) -> None:
         """Refuse what needs more of a model than transformers' ones give."""
-        if not isinstance(self.model, BaseConfig):
+        if not isinstance(self.network, BaseConfig):
             return
         train = self.train
         wanted = (
@@ -105,7 +115,7 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool 
         group = stack.enter_context(process_group(device))
         stop = stack.enter_context(stop_on_signals())
         data = open_data(run.data, group)
-        _check_vocabulary(run.model, data)
+        _check_vocabulary(run.network, data)
         _prepare(folder, run, group, resume=resume)
         trainer = make_trainer(run, folder, data, group, device)
         _check_embeddings(trainer.model, data)
@@ -120,7 +130,7 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool 
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that a run computes on; "auto" is this process's GPU if there is one.
+    """Return the device that a run computes on; "auto" is a GPU if there is one, "cuda" the one of this process.
 
     Raises:
         ValueError: If torch knows no such device.
@@ -132,6 +142,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"train.device: must be a torch device or 'auto', got {name!r} ({error})") from error
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 
 
@@ -140,7 +152,7 @@ def make_trainer(
 ) -> Trainer:
     """Build the model from its seed, alike on every process, and all that trains it."""
     torch.manual_seed(run.train.seed)
-    model = make_model(run.model).to(device)
+    model = make_model(run.network).to(device)
     model.gradient_checkpointing = run.train.gradient_checkpointing
     if run.train.shard_tables:
         shard_tables(model, group.rank, group.world)
@@ -196,12 +208,13 @@ def _export(trainer: Trainer, data: TrainingData, folder: RunFolder, group: Grou
     if not group.is_first:
         return
     aside = begin_folder(folder.model)
-    if isinstance(trainer.model.config, DecoderConfig):
-        save_model(aside, trainer.model, weights)
-    else:
+    config: object = trainer.model.config
+    if isinstance(config, BaseConfig):
         from fwpkm.models.attach.folder import save_base_decoder
 
         save_base_decoder(aside, trainer.model)
+    else:
+        save_model(aside, trainer.model, weights)
     data.tokenizer.save(aside)
     shutil.rmtree(folder.model, ignore_errors=True)
     finish_folder(aside, folder.model)

@@ -42,13 +42,14 @@ class BaseDecoder(Decoder):
 
     def __init__(self, base: PreTrainedModel, config: BaseConfig) -> None:
         nn.Module.__init__(self)
-        self.base, self.config = base, config  # type: ignore[assignment]
+        self.base = base
         _check_head(base)
+        self.config: Any = config
 
     @property
-    def embed(self) -> nn.Embedding:
+    def embed(self) -> Any:  # type: ignore[override]
         """The embedding of tokens."""
-        return self.base.get_input_embeddings()  # type: ignore[return-value]
+        return self.base.get_input_embeddings()
 
     @property
     def head_weight(self) -> Float[Tensor, "V D"]:
@@ -56,7 +57,7 @@ class BaseDecoder(Decoder):
         return self.base.get_output_embeddings().weight
 
     @property
-    def blocks(self) -> list[SimpleNamespace]:
+    def blocks(self) -> Any:  # type: ignore[override]
         """Each layer's memory, or None."""
         own = memories(self.base)
         return [SimpleNamespace(memory=own.get(layer)) for layer in range(len(layers_of(self.base)))]
@@ -76,7 +77,7 @@ class BaseDecoder(Decoder):
         tuned = [p for name, p in self.base.named_parameters() if p.requires_grad and not is_of_memory(name)]
         return dict.fromkeys(tuned, self.config.tuned_lr_factor)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return what training changes: memories and tuned layers. The rest comes with the base."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         state = super().state_dict(*args, **kwargs)
@@ -140,7 +141,8 @@ class BaseDecoder(Decoder):
         own.layers = [_empty_layer(limit) for _ in cache.blocks]
         own.layer_class_to_replicate = None
         set_memory_states(own, {i: b.memory for i, b in enumerate(cache.blocks) if b.memory is not None})  # type: ignore[misc]
-        for layer, block in zip(own.layers, cache.blocks, strict=True):
+        layers: list[Any] = own.layers
+        for layer, block in zip(layers, cache.blocks, strict=True):
             assert isinstance(block.mixer, KVState), "a base has nothing else"
             if block.mixer.longest:
                 keys, v = block.mixer.keys.transpose(1, 2), block.mixer.v.transpose(1, 2)
@@ -150,8 +152,8 @@ class BaseDecoder(Decoder):
         return own
 
     def _from_transformers(self, own: DynamicCache) -> DecoderCache:
-        states, blocks = memory_states(own), []
-        for i, layer in enumerate(own.layers):
+        states, blocks, layers = memory_states(own), [], list[Any](own.layers)
+        for i, layer in enumerate(layers):
             keys, v, seen = layer.keys.transpose(1, 2), layer.values.transpose(1, 2), layer.get_seq_length()
             count = torch.full((keys.shape[0],), seen, device=keys.device)
             mixer = KVState(keys=keys, v=v, tokens_seen=count, shortest=seen, longest=seen)
@@ -178,9 +180,9 @@ def _empty_layer(limit: AttentionWindow | None) -> DynamicLayer:
 
 
 def _check_head(base: PreTrainedModel) -> None:
-    head: Any = base.get_output_embeddings()
-    capped = getattr(base.config, "final_logit_softcapping", None)
-    if not isinstance(head, nn.Linear) or head.bias is not None or capped is not None:
+    head = base.get_output_embeddings()
+    capped = getattr(base.config, "final_logit_softcapping", None) is not None
+    if capped or getattr(head, "weight", None) is None or getattr(head, "bias", None) is not None:
         raise ValueError(
             f"BaseDecoder: logits must be hidden states times a matrix, which those of {type(base).__name__} are not; "
             "train it with transformers' Trainer"

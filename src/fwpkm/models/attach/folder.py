@@ -14,6 +14,7 @@ from fwpkm.models.attach.families import layers_of, load_base
 from fwpkm.models.attach.files import load_adapter, save_adapter
 from fwpkm.models.attach.window import limit_attention
 from fwpkm.models.base_config import BASE_FILE, BaseConfig
+from fwpkm.models.decoder import Decoder
 from fwpkm.nested import from_mapping
 
 ADAPTER = "adapter.safetensors"
@@ -45,12 +46,13 @@ def make_base_decoder(config: BaseConfig) -> BaseDecoder:
     return BaseDecoder(base, config)
 
 
-def save_base_decoder(folder: str | Path, decoder: BaseDecoder) -> None:
+def save_base_decoder(folder: str | Path, decoder: Decoder) -> None:
     """Write a folder that `load_base_decoder` reads; the base is in it only if it was trained.
 
     Raises:
         OSError: If the disk is full or cannot be written to.
     """
+    assert isinstance(decoder, BaseDecoder), "a decoder of [model] is saved by save_model"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(decoder.base, folder / ADAPTER)
@@ -70,7 +72,7 @@ def load_base_decoder(folder: str | Path, device: torch.device | str = "cpu") ->
     folder = Path(folder)
     config = _read_config(folder / BASE_FILE)
     tuned = folder / TUNED
-    base = load_base(tuned if tuned.is_dir() else config.path, getattr(torch, config.dtype))
+    base: Any = load_base(tuned if tuned.is_dir() else config.path, getattr(torch, config.dtype))
     load_adapter(base, folder / ADAPTER, dtype=torch.float32)
     return BaseDecoder(base.to(device), config).eval()
 
