@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import fwpkm
-from fwpkm.ops.backend import runs_compiled
+from fwpkm.ops.backend import name_backend
 
 
 def describe_machine() -> dict[str, str]:
@@ -19,7 +19,7 @@ def describe_machine() -> dict[str, str]:
         "device": device,
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
-        "backend": "numba" if runs_compiled(torch.zeros(1)) else "torch",
+        "backend": name_backend("cuda" if torch.cuda.is_available() else "cpu"),
         "python": platform.python_version(),
         "fwpkm": fwpkm.__version__,
         "commit": _commit(),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fwpkm.ops import backend
-from fwpkm.ops.backend import runs_compiled, set_backend, use_backend
+from fwpkm.ops.backend import runs_compiled, runs_triton, set_backend, use_backend
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_named_backend_that_cannot_do_it_raises():
 
 
 def test_an_unknown_backend_is_refused():
-    with pytest.raises(ValueError, match="must be one of auto, torch, numba, got 'cuda'"):
+    with pytest.raises(ValueError, match="must be one of auto, torch, numba, triton, got 'cuda'"):
         set_backend("cuda")
 
 
@@ -46,6 +46,24 @@ def test_without_numba_auto_takes_torch_and_the_name_says_what_to_install(monkey
             set_backend("numba")
     finally:
         backend._has_numba.cache_clear()
+
+
+def test_kernels_asked_for_by_name_run_or_say_what_is_missing(monkeypatch):
+    monkeypatch.setattr(backend, "_has_triton", lambda: False)
+    with pytest.raises(RuntimeError, match=r"needs Triton: pip install 'fwpkm\[gpu\]'"):
+        set_backend("triton")
+    monkeypatch.setattr(backend, "_has_triton", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(RuntimeError, match="needs a CUDA device, and PyTorch finds none; use backend='auto'"):
+        set_backend("triton")
+
+
+@pytest.mark.parametrize("wanted", ["auto", "torch", "numba"])
+def test_only_kernels_asked_for_by_name_are_interpreted_on_a_cpu(monkeypatch, wanted):
+    monkeypatch.setattr(backend, "_has_triton", lambda: True)
+    with use_backend(wanted):
+        assert not runs_triton(torch.zeros(1))
 
 
 def test_the_choice_ends_with_its_block_also_after_an_error():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,8 +11,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Backend = Literal["auto", "torch", "numba"]
-"""torch: plain PyTorch, on any device. numba: compiled loops on the CPU, in float32 and float64."""
+Backend = Literal["auto", "torch", "numba", "triton"]
+"""torch: plain PyTorch, on any device. numba: compiled loops on the CPU, in float32 and float64. triton: kernels on a
+CUDA device, or, with TRITON_INTERPRET=1, interpreted on the CPU."""
+
+_TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 logger = logging.getLogger(__name__)
 _wanted = "auto"
@@ -31,6 +35,13 @@ def set_backend(backend: str) -> None:
         )
     if backend == "numba" and not _has_numba():
         raise RuntimeError("set_backend: backend='numba' needs numba: pip install 'fwpkm[cpu]'")
+    if backend == "triton" and not _has_triton():
+        raise RuntimeError("set_backend: backend='triton' needs Triton: pip install 'fwpkm[gpu]'")
+    if backend == "triton" and not (torch.cuda.is_available() or interprets_triton()):
+        raise RuntimeError(
+            "set_backend: backend='triton' needs a CUDA device, and PyTorch finds none; use backend='auto' or "
+            "'torch' (TRITON_INTERPRET=1, set before the start, interprets the kernels on a CPU, for tests)"
+        )
     _wanted = backend
 
 
@@ -51,7 +62,7 @@ def runs_compiled(x: Tensor) -> bool:
     Raises:
         RuntimeError: If they were asked for by name and cannot.
     """
-    if _wanted == "torch":
+    if _wanted in ("torch", "triton"):
         return False
     fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if _wanted == "numba" and not fits:
@@ -64,7 +75,38 @@ def runs_compiled(x: Tensor) -> bool:
 
 def runs_compiled_integers(x: Tensor) -> bool:
     """Return whether compiled loops are to do the bookkeeping of slots like `x`, next to whatever does the rest."""
-    return _wanted != "torch" and x.device.type == "cpu" and _has_numba()
+    return _wanted not in ("torch", "triton") and x.device.type == "cpu" and _has_numba()
+
+
+def runs_triton(x: Tensor) -> bool:
+    """Return whether Triton kernels are to work on tensors like `x`.
+
+    Raises:
+        RuntimeError: If they were asked for by name and cannot.
+    """
+    if _wanted in ("torch", "numba") or (_wanted == "auto" and x.device.type != "cuda"):
+        return False
+    fits = x.dtype in _TRITON_DTYPES and (x.device.type == "cuda" or interprets_triton())
+    if _wanted == "triton" and not fits:
+        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _TRITON_DTYPES)
+        raise RuntimeError(
+            f"backend='triton': kernels need {kinds} on a CUDA device, got {x.dtype} on {x.device}; "
+            "use backend='auto' or 'torch'"
+        )
+    return fits and _has_triton()
+
+
+def interprets_triton() -> bool:
+    """Return whether Triton runs its kernels without a GPU, slowly, for tests."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on") and _has_triton()
+
+
+def name_backend(device: torch.device | str) -> str:
+    """Name the form that float32 operations take on `device`: torch, numba or triton."""
+    x = torch.empty(0, device=device)
+    if runs_triton(x):
+        return "triton"
+    return "numba" if runs_compiled(x) else "torch"
 
 
 @lru_cache(maxsize=1)
@@ -76,4 +118,13 @@ def _has_numba() -> bool:
         else "torch: pip install 'fwpkm[cpu]' brings compiled loops, several times faster"
     )
     logger.info("backend auto -> %s", said)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _has_triton() -> bool:
+    found = importlib.util.find_spec("triton") is not None
+    if torch.cuda.is_available():
+        said = "triton" if found else "torch: pip install 'fwpkm[gpu]' brings kernels, many times faster"
+        logger.info("backend auto -> %s (CUDA)", said)
     return found

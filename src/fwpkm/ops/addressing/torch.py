@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fwpkm.ops.addressing.constants import ENTROPY_EPS, IDW_EPS, ScoreKind
-from fwpkm.ops.backend import runs_compiled
+from fwpkm.ops.backend import runs_compiled, runs_triton
 from fwpkm.ops.sparse import Runs, gathered_inner, gathered_sum
 
 
@@ -151,6 +151,9 @@ def _candidates(topk: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def _find_slots(q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, Tensor]:
     """Return scores and slots [S, M, H, k] and nothing else: all that decoding needs."""
     S, M, H, _ = q.shape
+    if runs_triton(q):
+        best, slot, *_ = _triton_slots(q, keys, squares, topk, score)
+        return best, slot
     x = _grouped(q)
     if runs_compiled(q):
         best, slot, *_ = _compiled_slots(x, keys, squares, topk, score)
@@ -170,6 +173,12 @@ def _compiled_slots(x: Tensor, keys: Tensor, squares: Tensor, topk: int, score: 
     return find_slots(near, x.view(*near.shape[:-1], x.shape[-1]), topk, score)
 
 
+def _triton_slots(q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, ...]:
+    from fwpkm.ops.addressing.triton import find_slots
+
+    return find_slots(q, keys, squares, topk, score)
+
+
 @torch.library.custom_op("fwpkm::address", mutates_args=())
 def _address(
     q: Tensor, keys: Tensor, squares: Tensor, step_size: Tensor, topk: int, score: str, step_tokens: int
@@ -178,6 +187,8 @@ def _address(
     sub-key scores and ids, all [S, 2, H, M, k]; last the moved keys (or an empty tensor)."""
     S, M, H, _ = q.shape
     n = keys.shape[-2]
+    if runs_triton(q):
+        return _address_triton(q, keys, squares, step_size, topk, score, step_tokens)
     x, flat = _grouped(q), keys.flatten(0, 2)
     if runs_compiled(q):
         return _address_compiled(x, keys, squares, step_size, topk, score, step_tokens)
@@ -186,9 +197,7 @@ def _address(
     best, slot, row, col = combine_halves(s, i, n, topk)
     moved = keys.new_empty(0)
     if step_tokens:
-        x, s_in, i_in = (t.view(S, 2, H, M, -1)[..., :step_tokens, :] for t in (x, s, i))
-        pull, _, _ = _entropy_pull(s_in, i_in, n)
-        moved = keys - _spread(_slope(pull, s_in, score), i_in, x, keys, score) * _per_stream(step_size)
+        moved = _step_keys(s, i, x.view(S, 2, H, M, -1), keys, step_size, score, step_tokens)
     return (
         best.transpose(1, 2).contiguous(),
         slot.transpose(1, 2).contiguous(),
@@ -197,6 +206,29 @@ def _address(
         i,
         moved,
     )
+
+
+def _step_keys(
+    s: Tensor, i: Tensor, x: Tensor, keys: Tensor, step_size: Tensor, score: str, step_tokens: int
+) -> Tensor:
+    x, s, i = (t[..., :step_tokens, :] for t in (x, s, i))
+    pull, _, _ = _entropy_pull(s, i, keys.shape[-2])
+    return keys - _spread(_slope(pull, s, score), i, x, keys, score) * _per_stream(step_size)
+
+
+def _address_triton(
+    q: Tensor, keys: Tensor, squares: Tensor, step_size: Tensor, topk: int, score: str, step_tokens: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from fwpkm.ops.addressing.triton import step_keys
+
+    best, slot, place, s, i = _triton_slots(q, keys, squares, topk, score)
+    if not step_tokens:
+        return best, slot, place, s, i, keys.new_empty(0)
+    if torch.are_deterministic_algorithms_enabled():  # plain PyTorch adds up in the order of the tokens
+        x = _grouped(q).view(*s.shape[:-1], -1)
+        return best, slot, place, s, i, _step_keys(s, i, x, keys, step_size, score, step_tokens)
+    own_s, own_i = (t[..., :step_tokens, :] for t in (s, i))
+    return best, slot, place, s, i, step_keys(own_s, own_i, q, keys, step_size, score)
 
 
 def _address_compiled(
@@ -217,7 +249,7 @@ def _(
     q: Tensor, keys: Tensor, squares: Tensor, step_size: Tensor, topk: int, score: str, step_tokens: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     S, M, H, _ = q.shape
-    best, sub = q.new_empty(S, M, H, topk), q.new_empty(S, 2, H, M, topk)
+    best, sub = keys.new_empty(S, M, H, topk), keys.new_empty(S, 2, H, M, topk)
     slot = best.new_empty(best.shape, dtype=torch.int64)
     place, i = (sub.new_empty(sub.shape, dtype=torch.int64) for _ in range(2))
     return best, slot, place, sub, i, torch.empty_like(keys) if step_tokens else keys.new_empty(0)
@@ -312,6 +344,8 @@ def _address_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of queries and keys. See README.md for the derivation."""
     S, M, H, Dk = q.shape
+    if runs_triton(q) and not torch.are_deterministic_algorithms_enabled():
+        return _backward_triton(q, keys, step_size, place, s, i, d_best, d_moved, score, step_tokens)
     x = _grouped(q).view(S, 2, H, M, Dk // 2)
     if runs_compiled(q):
         return _backward_compiled(x, keys, step_size, place, s, i, d_best, d_moved, score, step_tokens)
@@ -353,6 +387,26 @@ def _backward_compiled(
     E = -d_moved * _per_stream(step_size)
     dq, dkeys = step_backward(x, keys, place, s, i, d_best, E, score, step_tokens)
     return dq, dkeys.add_(d_moved)
+
+
+def _backward_triton(
+    q: Tensor,
+    keys: Tensor,
+    step_size: Tensor,
+    place: Tensor,
+    s: Tensor,
+    i: Tensor,
+    d_best: Tensor | None,
+    d_moved: Tensor | None,
+    score: str,
+    step_tokens: int,
+) -> tuple[Tensor, Tensor]:
+    from fwpkm.ops.addressing.triton import backward
+
+    stepped = bool(step_tokens) and d_moved is not None
+    E = -d_moved * _per_stream(step_size) if stepped and d_moved is not None else None
+    dq, dkeys = backward(q, keys, place, s, i, d_best, E, score, step_tokens if stepped else 0)
+    return dq, dkeys if d_moved is None or not stepped else dkeys.add_(d_moved)
 
 
 @_address_backward.register_fake

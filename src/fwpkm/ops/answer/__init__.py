@@ -7,31 +7,40 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fwpkm.ops.backend import runs_compiled
+from fwpkm.ops.backend import runs_compiled, runs_triton
 from fwpkm.ops.core.options import CoreOptions
 
 TINY_VARIANCE = 1e-30
 """Below it a vector counts as constant; keeps the z-score's gradient finite there."""
 _MOST_TOKENS = 8
 """Beyond it a matrix product finds the sub-keys faster."""
+_MOST_TOKENS_TRITON = 64
+"""The same where each token has a multiprocessor of its own."""
 _FEWEST_READS = 32
 """Tokens whose reads are worth a thread."""
 
 
 def can_answer(v: Float[Tensor, "B T Dv"]) -> bool:
     """Return whether `answer_tokens` is there for tokens like these, and the fastest way."""
-    few = v.shape[0] * v.shape[1] <= _MOST_TOKENS
-    return few and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and runs_compiled(v)
+    few = v.shape[0] * v.shape[1] <= (_MOST_TOKENS_TRITON if v.is_cuda else _MOST_TOKENS)
+    return few and can_read(v)
 
 
 def can_frame(x: Float[Tensor, "B T D"], dtype: torch.dtype) -> bool:
     """Return whether `fwpkm.ops.answer.frame` is there for hidden states like these and a memory of `dtype`."""
-    return x.dtype == dtype and can_answer(x) and not torch.is_autocast_enabled(x.device.type)
+    return (
+        x.dtype == dtype
+        and runs_compiled(x)
+        and can_answer(x)
+        and not torch.is_autocast_enabled(x.device.type)
+    )
 
 
-def can_read(w: Float[Tensor, "M J"]) -> bool:
+def can_read(w: Float[Tensor, "*M J"]) -> bool:
     """Return whether `read_cells` is there for weights like these."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and runs_compiled(w)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return runs_compiled(w) or runs_triton(w)
 
 
 def answer_tokens(
@@ -56,12 +65,17 @@ def answer_tokens(
         temperature: Divides slot scores.
         options: The arithmetic.
     """
-    from fwpkm.ops.answer.loops import WEIGHTS, answer
-    from fwpkm.ops.threads import array_of
-
     out = rows.new_empty(*q.shape[:2], rows.shape[1])
     if keys.stride(0) == 0:
         keys, squares = keys[:1], squares[:1]  # fresh streams share theirs
+    if runs_triton(rows):
+        from fwpkm.ops.answer import triton
+
+        triton.answer(q, keys, squares, base, index, rows, temperature, options, out)
+        return out
+    from fwpkm.ops.answer.loops import WEIGHTS, answer
+    from fwpkm.ops.threads import array_of
+
     arrays = [array_of(x) for x in (q, keys, squares, rows[:0] if base is None else base, index, rows)]
     answer(
         *arrays,
@@ -82,10 +96,15 @@ def read_cells(
     rows: Float[Tensor, "R Dv"],
 ) -> Float[Tensor, "M Dv"]:
     """Add up  sum_j w_j V[cell_j], cells numbered through all streams (stream * N + slot)."""
+    out = rows.new_empty(w.shape[0], rows.shape[1])
+    if runs_triton(rows):
+        from fwpkm.ops.answer import triton
+
+        triton.read_cells(w, cells, base, index, rows, out)
+        return out
     from fwpkm.ops.answer.loops import read
     from fwpkm.ops.threads import run_spans, split_range
 
-    out = rows.new_empty(w.shape[0], rows.shape[1])
     spans = split_range(w.shape[0], smallest=_FEWEST_READS)
     run_spans(read, spans, w, cells, rows[:0] if base is None else base, index, rows, out)
     return out

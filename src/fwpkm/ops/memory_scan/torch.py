@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fwpkm.ops.backend import runs_compiled
+from fwpkm.ops.backend import runs_compiled, runs_triton
 from fwpkm.ops.blocks import large_empty
 from fwpkm.ops.sparse import Runs, gathered_inner, gathered_sum
 
@@ -69,6 +69,8 @@ def memory_scan_(
     _check(table, rows, w, write_w, target, reads, writes)
     if runs_compiled(table) and table.is_contiguous():
         return _compiled_scan_(table, rows, w, write_w, target, list(reads), list(writes))
+    if runs_triton(table) and table.is_contiguous():
+        return _triton_scan_(table, rows, w, write_w, target, list(reads), list(writes))
     return _scan_in_place(table, rows, w, write_w, target, _chunks(rows, reads, writes))
 
 
@@ -187,6 +189,9 @@ def _memory_scan(
             new.copy_(table)
             return _compiled_scan_(new, rows, w, write_w, target, reads, writes), new
         return _compiled_scan_(new, rows, w, write_w, target, reads, writes, table, ids), new
+    if runs_triton(table):
+        _ = new.copy_(table) if ids is None else torch.index_select(table, 0, ids, out=new)
+        return _triton_scan_(new, rows, w, write_w, target, reads, writes), new
     chunks = _chunks(rows, reads, writes)
     for columns in _column_blocks(table, num_rows):
         block = table[:, columns]
@@ -212,6 +217,20 @@ def _compiled_scan_(
     from fwpkm.ops.memory_scan.numba import scan_
 
     return scan_(table, rows, w, write_w, target, reads, writes, base, ids)
+
+
+def _triton_scan_(
+    table: Tensor,
+    rows: Tensor,
+    w: Tensor,
+    write_w: Tensor,
+    target: Tensor,
+    reads: list[int],
+    writes: list[int],
+) -> Tensor:
+    from fwpkm.ops.memory_scan.triton import scan_
+
+    return scan_(table, rows, w, write_w, target, reads, writes)
 
 
 @_memory_scan.register_fake
@@ -253,6 +272,10 @@ def _memory_scan_backward(
     """
     if runs_compiled(table):
         return _compiled_backward(
+            table, rows, w, write_w, target, v_hat, d_v_hat, d_table, reads, writes, wants_table
+        )
+    if runs_triton(table):
+        return _triton_backward(
             table, rows, w, write_w, target, v_hat, d_v_hat, d_table, reads, writes, wants_table
         )
     chunks, reading = _chunks(rows, reads, writes), _chunks(rows, reads, reads)
@@ -322,6 +345,27 @@ def _compiled_backward(
         wants_gradient=wants_table,
     )
     return G if wants_table else table.new_empty(0), dw, d_write, d_target
+
+
+def _triton_backward(
+    table: Tensor,
+    rows: Tensor,
+    w: Tensor,
+    write_w: Tensor,
+    target: Tensor,
+    v_hat: Tensor,
+    d_v_hat: Tensor,
+    d_table: Tensor | None,
+    reads: list[int],
+    writes: list[int],
+    wants_table: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from fwpkm.ops.memory_scan.triton import scan_back
+
+    V = table.clone(memory_format=torch.contiguous_format)
+    G = torch.zeros_like(V) if d_table is None else d_table.clone(memory_format=torch.contiguous_format)
+    grads = scan_back(V, G, rows, w, write_w, target, v_hat, d_v_hat, reads, writes)
+    return G if wants_table else table.new_empty(0), *grads
 
 
 @_memory_scan_backward.register_fake

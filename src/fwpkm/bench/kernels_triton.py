@@ -1,0 +1,184 @@
+"""What the Triton kernels take of a GPU, without one: registers, spills and shared memory, by cross-compilation.
+
+python -m fwpkm.bench.kernels_triton ARCH ...   prints a JSON row for each kernel at the paper's layer size.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fwpkm.ops.addressing.find_triton import find_slots_kernel
+from fwpkm.ops.addressing.step_triton import pool_kernel, slopes_kernel, step_kernel, towards_kernel
+from fwpkm.ops.addressing.triton import find_blocks
+from fwpkm.ops.answer.kernels_triton import answer_kernel, read_cells_kernel
+from fwpkm.ops.answer.triton import answer_blocks
+from fwpkm.ops.launch_triton import column_block, pair_block
+from fwpkm.ops.memory_scan.kernels_triton import undo_kernel, unread_kernel
+from fwpkm.ops.rows_triton import RUN_BLOCK, add_pairs_kernel, add_runs_kernel, read_rows_kernel
+
+_INTEGERS = {"ids", "rows", "row", "order", "slot", "place", "i", "cells"}
+"""Arguments that point to int64; other pointers are to floats."""
+_SIZES = {
+    "J",
+    "D",
+    "M",
+    "H",
+    "n",
+    "d",
+    "T",
+    "S",
+    "N",
+    "first",
+    "last",
+    "num_tokens",
+    "size_y",
+    "size_target",
+    "STEPS",
+}
+_REALS = {"eps", "scale"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCost:
+    """What one compiled kernel takes."""
+
+    kernel: str
+    arch: int
+    dtype: str
+    registers: int
+    """Per thread."""
+    spilled_bytes: int
+    """Stored to local memory, per thread."""
+    shared_bytes: int
+    warps: int
+
+
+def kernel_costs(arch: int, *, dtype: str = "fp32") -> Iterator[KernelCost]:
+    """Compile every kernel for compute capability `arch` (80, 90) and yield what it takes.
+
+    Args:
+        arch: Ten times the compute capability.
+        dtype: Of the floats that the kernels are given: "fp32", "bf16" (activations; tables stay fp32) or "fp64".
+
+    Raises:
+        RuntimeError: If a kernel does not compile.
+    """
+    for kernel, constants, warps in _variants(dtype):
+        yield _compile(kernel, constants, warps, arch, dtype)
+
+
+def _variants(dtype: str) -> Iterator[tuple[Any, dict[str, Any], int]]:
+    acc = tl.float64 if dtype == "fp64" else tl.float32
+    D, J, n, d, k = 512, 8, 512, 256, 8
+    BD = column_block(D)
+    scan = {"ACC": acc, "BJ": pair_block(J, BD), "BD": BD}
+    yield read_rows_kernel, scan, 4
+    yield add_pairs_kernel, {**scan, "SIGN": -1}, 4
+    yield add_runs_kernel, {"ACC": acc, "BD": BD, "BP": RUN_BLOCK, "SIGN": -1}, 4
+    for atomic in (True, False):
+        yield undo_kernel, {**scan, "ATOMIC": atomic}, 4
+        yield unread_kernel, {**scan, "ATOMIC": atomic}, 4
+    blocks = find_blocks(n, d, k)
+    warps = blocks.pop("num_warps")
+    for precision in ("ieee",) if dtype == "fp64" else ("ieee", "tf32x3"):
+        yield find_slots_kernel, {**blocks, "K": k, "IDW": True, "ACC": acc, "PRECISION": precision}, warps
+    kinds = {"K": k, "KP": k, "ACC": acc}
+    yield pool_kernel, kinds, 1
+    wide = {**kinds, "IDW": True, "BD": 256}
+    yield step_kernel, wide, 4
+    yield towards_kernel, wide, 4
+    yield slopes_kernel, {**wide, "STEP": True}, 4
+    one = {
+        **answer_blocks(n, d, D, 1, k),
+        "H": 1,
+        "K": k,
+        "IDW": True,
+        "KIND": 0,
+        "HAS_BASE": True,
+        "ACC": acc,
+    }
+    yield answer_kernel, one, 8
+    yield read_cells_kernel, {**scan, "HAS_BASE": True}, 4
+
+
+def _compile(kernel: Any, constants: dict[str, Any], warps: int, arch: int, dtype: str) -> KernelCost:
+    signature, attributes = {}, {}
+    for place, name in enumerate(kernel.arg_names):
+        signature[name] = _kind_of(name, constants, dtype)
+        if signature[name][0] == "*" or name in ("D", "d", "keys_stride", "squares_stride", "index_stride"):
+            attributes[(place,)] = [["tt.divisibility", 16]]
+    source = ASTSource(
+        kernel, signature, {(kernel.arg_names.index(k),): v for k, v in constants.items()}, attributes
+    )
+    built = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
+    registers, spilled = _resources(built.asm["ptx"], arch)
+    return KernelCost(
+        kernel=_name(kernel, constants), arch=arch, dtype=dtype, registers=registers, spilled_bytes=spilled,
+        shared_bytes=built.metadata.shared, warps=warps,
+    )  # fmt: skip
+
+
+def _kind_of(name: str, constants: dict[str, Any], dtype: str) -> str:
+    if name in constants:
+        return "constexpr"
+    if name in _SIZES or name in _REALS:
+        return "fp32" if name in _REALS else "i32"
+    if name.endswith("_stride"):
+        return "i64"
+    if name == "index":
+        return "*i32"
+    if name in _INTEGERS:
+        return "*i64"
+    narrow = dtype == "bf16" and name in ("q", "target", "w", "c", "a", "dq", "x")
+    return f"*{dtype if dtype != 'bf16' or narrow else 'fp32'}"
+
+
+def _name(kernel: Any, constants: dict[str, Any]) -> str:
+    marks = [str(constants[x]) for x in ("PRECISION",) if x in constants]
+    marks += ["atomic" if constants[x] else "ordered" for x in ("ATOMIC",) if x in constants]
+    return " ".join([kernel.fn.__name__.removesuffix("_kernel"), *marks])
+
+
+def _resources(ptx: str, arch: int) -> tuple[int, int]:
+    """Return registers and spilled bytes per thread, as the assembler that ships with Triton reports them."""
+    ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "kernel.ptx"
+        text.write_text(ptx)
+        wanted = re.search(r"\.target (sm_\w+)", ptx)
+        target = wanted[1] if wanted else f"sm_{arch}"
+        command = [
+            str(ptxas),
+            "-v",
+            f"--gpu-name={target}",
+            str(text),
+            "-o",
+            str(Path(folder) / "kernel.cubin"),
+        ]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    used, spilled = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
+    assert used is not None, f"ptxas said nothing of registers: {said}"
+    return int(used[1]), int(spilled[1]) if spilled else 0
+
+
+def main(arguments: list[str]) -> None:
+    """Print a row for each kernel."""
+    for arch in arguments or ["80", "90"]:
+        for dtype in ("fp32", "bf16"):
+            for cost in kernel_costs(int(arch), dtype=dtype):
+                print(json.dumps(asdict(cost)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

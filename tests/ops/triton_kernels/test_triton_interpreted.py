@@ -1,0 +1,191 @@
+"""The Triton kernels, interpreted on the CPU at small sizes, against the definition."""
+
+import pytest
+import torch
+from triton_cases import AddressCase, address_results, address_three, random_scans, scan_three
+
+from fwpkm.memory.overlay import Overlay
+from fwpkm.ops.addressing import address, key_squares
+from fwpkm.ops.addressing.naive import product_key_topk_naive
+from fwpkm.ops.answer import answer_tokens, can_answer, can_frame, read_cells
+from fwpkm.ops.backend import name_backend, runs_triton, use_backend
+from fwpkm.ops.core.options import CoreOptions
+from fwpkm.ops.core.weights import read_weights
+from fwpkm.ops.memory_scan import memory_scan, memory_scan_
+from fwpkm.testing.accuracy import assert_all_accurate
+from fwpkm.testing.inputs import make_hidden, make_layer, make_scan_inputs
+
+CASES = [
+    AddressCase(M=5, H=2, n=19, half=5, topk=3, step_tokens=4),
+    AddressCase(S=2, M=3, n=40, half=17, topk=8, score="dot", step_tokens=3),
+    AddressCase(M=6, n=7, half=9, topk=7),
+    AddressCase(M=4, n=150, half=7, topk=2, step_tokens=2),  # more sub-keys than one block holds
+]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_scan_and_its_gradients_err_at_most_twice_as_much_as_the_definition(order, seed):
+    for x in random_scans(seed, most=4):
+        assert_all_accurate(*scan_three(x, torch.float32, "cpu"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_addressing_and_its_gradients_err_at_most_twice_as_much_as_the_definition(order, case):
+    assert_all_accurate(*address_three(case, torch.float32, "cpu"))
+
+
+@pytest.mark.parametrize("case", CASES[:2], ids=str)
+def test_in_float64_the_kernels_are_the_definition(order, case):
+    fast, _, exact = address_three(case, torch.float64, "cpu")
+    torch.testing.assert_close(fast, exact, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("score", ["idw", "dot"])
+def test_gradcheck_of_addressing_with_its_key_step(triton, score):
+    torch.use_deterministic_algorithms(False)
+    case = AddressCase(M=2, n=4, half=1, score=score)
+    q, keys = (x.requires_grad_() for x in case.inputs(torch.float64, "cpu"))
+    run = lambda q, keys: address(q, keys, topk=2, score=score, step_tokens=2)[::2]  # noqa: E731
+    assert torch.autograd.gradcheck(run, (q, keys), fast_mode=True)
+
+
+def test_gradcheck_of_the_scan(triton):
+    torch.use_deterministic_algorithms(False)
+    x = make_scan_inputs(1, reads=[2, 0, 2], writes=[1, 0, 2], num_rows=3, pairs=2, width=3).leaves()
+    run = lambda table, w, write_w, target: memory_scan(  # noqa: E731 - gradcheck wants the floats alone
+        table, x.rows, w, write_w, target, x.reads, x.writes
+    )
+    assert torch.autograd.gradcheck(run, (x.table, x.w, x.write_w, x.target), fast_mode=True)
+
+
+def test_sums_in_a_fixed_order_are_the_same_bits_each_time(triton):
+    x = make_scan_inputs(2, reads=[5, 4], writes=[5, 3], num_rows=2, width=5, dtype=torch.float32)
+    first, second = (memory_scan(**x.__dict__) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_narrow_activations_are_read_as_they_are_and_tables_stay_wide(order):
+    x = make_scan_inputs(3, reads=[4, 2], writes=[3, 2], dtype=torch.float32)
+    narrow = x.target.bfloat16()
+    given = (x.table, x.rows, x.w, x.write_w)
+    target = narrow.clone().requires_grad_()
+    out, table = memory_scan(*given, target, x.reads, x.writes)
+    (d_target,) = torch.autograd.grad(out.sin().sum() + table.cos().sum(), target)
+    wide = narrow.float().requires_grad_()
+    out_wide, table_wide = memory_scan(*given, wide, x.reads, x.writes)
+    (d_wide,) = torch.autograd.grad(out_wide.sin().sum() + table_wide.cos().sum(), wide)
+    assert out.dtype == table.dtype == torch.float32
+    torch.testing.assert_close((out, table), (out_wide, table_wide))
+    torch.testing.assert_close(d_target, d_wide.bfloat16())
+
+
+def test_narrow_queries_address_as_the_same_numbers_in_float32_do(triton):
+    case = AddressCase(M=4, n=19, half=5, topk=3)
+    q, keys = case.inputs(torch.float32, "cpu")
+    q = q.bfloat16()
+    (scores, slot, _), (wide, same, _) = (address(x, keys, topk=3) for x in (q, q.float()))
+    assert torch.equal(slot, same)
+    torch.testing.assert_close(scores, wide)
+
+
+def test_a_nan_query_has_nan_scores_and_slots_that_exist(triton):
+    q, keys = AddressCase(M=3, n=19).inputs(torch.float32, "cpu")
+    q[0, 1, 0, 0] = float("nan")
+    scores, slot, _ = address(q, keys, topk=2)
+    assert scores.isnan().any(-1).flatten().tolist() == [False, True, False]
+    assert ((slot >= 0) & (slot < 19 * 19)).all()
+
+
+def test_in_place_gives_the_same_numbers(order):
+    x = make_scan_inputs(4, reads=[4, 3], writes=[4, 2])
+    table = x.table.clone()
+    out = memory_scan_(table, x.rows, x.w, x.write_w, x.target, x.reads, x.writes)
+    torch.testing.assert_close((out, table), memory_scan(**x.__dict__))
+
+
+def test_a_chosen_set_of_rows_equals_their_copy(order):
+    x = make_scan_inputs(5, reads=[4, 3], writes=[4, 2])
+    large, ids = torch.randn(20, 5, dtype=torch.float64), torch.randperm(20)[:7]
+    large[ids] = x.table
+    own = memory_scan(large, x.rows, x.w, x.write_w, x.target, x.reads, x.writes, ids)
+    torch.testing.assert_close(own, memory_scan(**x.__dict__))
+
+
+@pytest.mark.parametrize("row", [-1, 7])
+def test_a_row_that_is_not_there_is_refused(triton, row):
+    x = make_scan_inputs(6, reads=[3], writes=[2])
+    x.rows[1, 0] = row
+    with pytest.raises(RuntimeError, match=r"rows must be in \[0, R\) with R=7"):
+        memory_scan(**x.__dict__)
+
+
+@pytest.mark.parametrize(
+    ("heads", "topk", "score", "weights", "based", "shared"),
+    [
+        (2, 3, "idw", "softmax", True, False),
+        (1, 4, "dot", "silu", False, True),
+        (3, 1, "idw", "relu", True, False),
+    ],
+)
+def test_tokens_answered_in_one_launch_retrieve_what_the_definition_does(
+    triton, heads, topk, score, weights, based, shared
+):
+    B, T, n, half, Dv = 2, 2, 5, 4, 6
+    S, options = 1 if shared else B, CoreOptions(topk=topk, score=score, weights=weights)
+    q, keys = torch.randn(B, T, heads, 2 * half).double(), torch.randn(S, 2, heads, n, half).double()
+    base = torch.randn(n * n, Dv).double() if based else None
+    cells = torch.randperm(S * n * n)[:7]
+    table = Overlay.fresh(base, S, n * n, torch.empty(0, Dv, dtype=torch.float64))
+    table = table.put(cells, torch.randn(7, Dv).double(), torch.ones(7, dtype=torch.bool))
+    store, temperature = table.store, torch.rand(()).double() + 0.5
+    out = answer_tokens(
+        q, keys, key_squares(keys, score), store.base, store.index, store.rows, temperature, options
+    )
+    for b in range(B):
+        s = 0 if shared else b
+        best, slot = product_key_topk_naive(q[b], keys[s], topk, score)
+        w = read_weights(best.flatten(1), weights, temperature)
+        expected = torch.einsum("tj,tjd->td", w, table.dense()[s][slot.flatten(1)])
+        torch.testing.assert_close(out[b], expected)
+    cell, w = torch.randint(S * n * n, (3, 5)), torch.randn(3, 5).double()
+    expected = torch.einsum("mj,mjd->md", w, table.dense().flatten(0, 1)[cell])
+    torch.testing.assert_close(read_cells(w, cell, store.base, store.index, store.rows), expected)
+
+
+def test_a_layer_trains_and_streams_as_in_plain_pytorch(triton):
+    layer = make_layer(num_heads=1, topk=2)
+    x = make_hidden(layer, 1, 7)
+    results = []
+    for backend in ("triton", "torch"):
+        with use_backend(backend):
+            out, state = layer(x)
+            grads = torch.autograd.grad(
+                out.sin().sum() + state.table.dense().cos().sum(), list(layer.parameters())
+            )
+            with torch.no_grad():
+                first, state = layer(x[:, :6])
+                last, state = layer(x[:, 6:], state)
+        results.append((out, *grads, first, last, state.table.dense(), state.keys))
+    torch.testing.assert_close(*results)
+
+
+def test_without_a_gpu_auto_leaves_the_kernels_alone_and_single_tokens_keep_their_compiled_frame(triton):
+    assert name_backend("cpu") == "triton"
+    with torch.no_grad():
+        assert can_answer(torch.zeros(1, 1, 4))
+        assert not can_frame(torch.zeros(1, 1, 4), torch.float32)
+    with use_backend("auto"):
+        assert name_backend("cpu") in ("numba", "torch")
+
+
+def test_the_kernels_keep_to_their_own_dtypes(triton):
+    with pytest.raises(
+        RuntimeError, match="backend='triton': kernels need float32, float64, bfloat16, float16"
+    ):
+        runs_triton(torch.zeros(1, dtype=torch.complex64))
+
+
+def test_an_entropy_step_of_no_wish_leaves_finite_numbers(triton):
+    case = AddressCase(M=3, n=5, topk=3, step_tokens=3)
+    q, keys = torch.zeros(1, 3, 1, 4), torch.ones(1, 2, 1, 5, 2)
+    assert all(bool(x.isfinite().all()) for x in address_results(case, q, keys).values())

@@ -1,0 +1,200 @@
+"""The Triton kernels on a GPU, against the definition over random shapes; `conftest.py` poisons what nobody wrote."""
+
+import importlib.util
+
+import pytest
+import torch
+from triton_cases import (
+    AddressCase,
+    address_results,
+    address_three,
+    all_finite,
+    random_scans,
+    scan_results,
+    scan_three,
+    stable,
+)
+
+from fwpkm.bench.core_step import core_inputs
+from fwpkm.layers.fwpkm import FwPKM
+from fwpkm.layers.fwpkm_config import FwPKMConfig
+from fwpkm.ops.addressing import address
+from fwpkm.ops.addressing.naive import slot_scores_naive
+from fwpkm.ops.answer import answer_tokens
+from fwpkm.ops.backend import name_backend, use_backend
+from fwpkm.ops.memory_scan import memory_scan, memory_scan_
+from fwpkm.testing.accuracy import assert_all_accurate
+from fwpkm.testing.inputs import make_hidden, make_layer, make_scan_inputs
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install 'fwpkm[gpu]'"
+    ),
+    pytest.mark.usefixtures("order"),
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scan_over_random_shapes(seed):
+    for x in random_scans(seed, most=67):
+        assert_all_accurate(*scan_three(x, torch.float32, "cuda"))
+
+
+@pytest.mark.parametrize("width", [1, 511, 513, 2050])
+@pytest.mark.parametrize("pairs", [1, 8, 33])
+def test_scan_of_odd_widths_and_many_pairs(width, pairs):
+    sizes = {"num_rows": 90, "pairs": pairs, "width": width}
+    x = stable(make_scan_inputs(width, reads=[40, 41], writes=[40, 37], **sizes))
+    assert_all_accurate(*scan_three(x, torch.float32, "cuda"))
+
+
+@pytest.mark.parametrize("num_rows", [1, 8])
+def test_all_tokens_on_the_same_rows(num_rows):
+    x = stable(make_scan_inputs(9, reads=[513] * 3, writes=[512] * 3, num_rows=num_rows, pairs=8, width=64))
+    assert_all_accurate(
+        *scan_three(x, torch.float32, "cuda"), factor=4.0
+    )  # 4,096 addends to a row, in any order
+
+
+@pytest.mark.parametrize("score", ["idw", "dot"])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"S": 3, "M": 65, "H": 2, "n": 33, "half": 17, "topk": 5},
+        {"S": 1, "M": 1, "n": 1, "half": 16, "topk": 1},
+        {"S": 2, "M": 130, "n": 512, "half": 256, "topk": 8},
+        {"S": 1, "M": 70, "H": 4, "n": 200, "half": 64, "topk": 32},
+        {"S": 5, "M": 33, "n": 1000, "half": 40, "topk": 7},
+    ],
+    ids=str,
+)
+def test_addressing_over_odd_shapes(sizes, score):
+    case = AddressCase(**sizes, score=score, step_tokens=max(1, sizes["M"] - 1), seed=sizes["n"])
+    assert_all_accurate(*address_three(case, torch.float32, "cuda"))
+
+
+@pytest.mark.parametrize("score", ["idw", "dot"])
+def test_slots_are_no_worse_than_the_kth_best(score):
+    q, keys = AddressCase(M=300, H=2, n=97, half=32).inputs(torch.float32, "cuda")
+    _, slot, _ = address(q, keys, topk=8, score=score)
+    exact = slot_scores_naive(q[0].double(), keys[0].double(), score)
+    slack = 8 * torch.finfo(torch.float32).eps * exact.abs().amax()
+    assert (exact.gather(-1, slot[0]) >= exact.topk(8, dim=-1).values[..., -1:] - slack).all()
+    assert all(len(set(row)) == 8 for row in slot[0].flatten(0, 1).tolist()), "a slot came twice"
+
+
+def test_gradcheck_of_the_scan():
+    x = (
+        make_scan_inputs(1, reads=[3, 0, 4], writes=[2, 0, 4], num_rows=5, pairs=3, width=5)
+        .to("cuda")
+        .leaves()
+    )
+    run = lambda table, w, write_w, target: memory_scan(  # noqa: E731 - gradcheck wants the floats alone
+        table, x.rows, w, write_w, target, x.reads, x.writes
+    )
+    inputs = (x.table, x.w, x.write_w, x.target)
+    assert torch.autograd.gradcheck(run, inputs, nondet_tol=1e-12)
+
+
+@pytest.mark.parametrize("score", ["idw", "dot"])
+def test_gradcheck_of_addressing_with_its_key_step(score):
+    q, keys = AddressCase(S=2, M=4, H=2, n=5, half=3).inputs(torch.float64, "cuda")
+    run = lambda q, keys: address(q, keys, topk=2, score=score, step_tokens=3)[::2]  # noqa: E731
+    assert torch.autograd.gradcheck(run, (q.requires_grad_(), keys.requires_grad_()), nondet_tol=1e-12)
+
+
+def test_nothing_reads_what_nobody_wrote():
+    """Sizes at which every block ends early, on memory that was full of NaN when it was freed."""
+    sizes = (100, 3_000, 60_000, 250_000, 4 << 20, 32 << 20)
+    poison = [torch.full((size,), float("nan"), device="cuda") for size in sizes for _ in range(9)]
+    poison.clear()
+    for x in random_scans(11, most=33):
+        assert all_finite(scan_results(memory_scan, x.to("cuda").to(torch.float32)))
+    case = AddressCase(S=2, M=35, H=3, n=37, half=19, topk=3, step_tokens=31)
+    assert all_finite(address_results(case, *case.inputs(torch.float32, "cuda")))
+
+
+def test_races_would_show_as_runs_that_differ_by_more_than_rounding(order):
+    """Twenty runs of a scan in which every chunk reads and writes the rows of the one before."""
+    x = stable(make_scan_inputs(12, reads=[257] * 6, writes=[256] * 6, num_rows=300, pairs=8, width=129))
+    x = x.to("cuda").to(torch.float32)
+    first = scan_results(memory_scan, x)
+    for _ in range(20):
+        again = scan_results(memory_scan, x)
+        for name, value in first.items():
+            if order == "fixed order":
+                assert torch.equal(again[name], value), name
+            else:
+                assert float((again[name] - value).norm()) <= 1e-4 * float(value.norm()), name
+
+
+def test_an_untouched_overlay_and_a_written_one_answer_as_in_plain_pytorch():
+    layer = make_layer(num_subkeys=24, dtype=torch.float32).to("cuda")
+    x = make_hidden(layer, 3, 40).to("cuda")
+    results = []
+    for backend in ("triton", "torch"):
+        with use_backend(backend), torch.no_grad():
+            fresh, state = layer(x[:, :1])
+            y, state = layer(x[:, 1:37], state)
+            parts = [fresh, y]
+            for t in range(37, 40):
+                one, state = layer(x[:, t : t + 1], state)
+                parts.append(one)
+        results.append((torch.cat(parts, dim=1), state.table.dense()))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_at_the_papers_size_trains_as_in_plain_pytorch():
+    torch.manual_seed(0)
+    config = FwPKMConfig(dim=64)
+    layer = FwPKM(config).to("cuda")
+    inputs = tuple(x.detach().cuda().requires_grad_() for x in core_inputs(config, 2, 1100))
+    results = []
+    for backend in ("triton", "torch"):
+        with use_backend(backend):
+            out, _ = layer.initial_state(2).advance(*inputs)
+            results.append((out, *torch.autograd.grad(out.square().mean(), inputs)))
+    for a, b in zip(*results, strict=True):
+        assert float((a - b).norm()) <= 1e-3 * float(
+            b.norm()
+        )  # a tie that falls otherwise moves single tokens
+
+
+def test_a_table_beyond_2_to_the_31_numbers():
+    rows = (1 << 31) // 512 + 5
+    table = torch.zeros(rows, 512, device="cuda")
+    table[-1], ids = 1.0, torch.full((1, 2), rows - 1, device="cuda")
+    half = torch.full((1, 2), 0.5, device="cuda")
+    out = memory_scan_(table, ids, half, half, torch.zeros(1, 512, device="cuda"), [1], [1])
+    assert torch.equal(out, torch.ones(1, 512, device="cuda"))
+    assert torch.equal(table[-1], torch.zeros(512, device="cuda"))
+
+
+@torch.no_grad()
+def test_a_token_is_answered_under_a_cuda_graph():
+    layer = make_layer(num_subkeys=24, dtype=torch.float32).to("cuda")
+    _, state = layer(make_hidden(layer, 2, 30).to("cuda"))
+    q = torch.randn(2, 1, 2, 6, device="cuda")
+    store = state.table.store
+    args = (
+        state.keys,
+        state.key_squares,
+        store.base,
+        store.index,
+        store.rows,
+        state.temperature,
+        state.options,
+    )
+    expected = answer_tokens(q, *args)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = answer_tokens(q, *args)
+    out.zero_()
+    graph.replay()
+    torch.testing.assert_close(out, expected)
+
+
+def test_auto_takes_the_kernels():
+    with use_backend("auto"):
+        assert name_backend("cuda") == "triton"
