@@ -20,6 +20,7 @@ from fwpkm.layers.pkm import PKMConfig
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
 from fwpkm.recipe import Recipe, read_recipe, recipe_names
+from fwpkm.study.plan import make_plan
 from fwpkm.toml import dump_toml
 from fwpkm.train.config import TrainConfig
 from fwpkm.train.data import DataConfig
@@ -219,6 +220,14 @@ def test_every_recipe_is_valid_and_says_what_it_is(name: str) -> None:
     if name.startswith("paper/"):
         assert (train.steps, data.batch_size, data.seq_len) == (20_000, 128, 4096)
     assert data.batch_size % train.accumulate == 0
+
+
+@pytest.mark.parametrize("name", _STUDIES)
+def test_every_study_is_valid_and_no_two_of_its_systems_are_the_same(name: str) -> None:
+    plan = make_plan(read_recipe(name))
+    assert plan.recipe.title
+    runs = [repr((s.runs[0][1].model, s.runs[0][1].data, s.runs[0][1].train)) for s in plan.systems]
+    assert len(set(runs)) == len(runs) > 3
 
 
 @pytest.mark.parametrize("folder", ["paper", "small"])

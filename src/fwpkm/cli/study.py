@@ -1,22 +1,9 @@
 """Train the systems of a study alike with several seeds, measure them alike, and write one report."""
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 
-from fwpkm.cli.recipe_options import add_recipe_arguments, recipe_of
-from fwpkm.data.files import write_json
-from fwpkm.nested import to_mapping
-from fwpkm.report.study import study_json, write_study_report
-from fwpkm.report.study_tables import budget_table, failure_table, needle_tables, perplexity_tables
-from fwpkm.report.table import Table
-from fwpkm.study.plan import Plan, differences, make_plan
-from fwpkm.study.results import StudyResults, read_study
-from fwpkm.study.tasks import Task, make_tasks, seed_folder
-from fwpkm.study.work import locked, start_process, work
-
-_SIGNALLED = 128
+from fwpkm.cli.recipe_options import add_recipe_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,111 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do what is missing; returns 0 if all is done, 1 if something failed, 128 + a signal's number if stopped."""
-    plan = make_plan(recipe_of(options))
-    out = options.out or Path("runs") / plan.recipe.name.replace("/", "-")
-    tasks = make_tasks(plan, out)
-    check_same_recipes(plan, out)
-    if options.dry_run:
-        print(listing(plan, tasks))
-        return 0
-    command = command_of(options)
-    if options.report_only:
-        return _report(plan, out, command)
-    with locked(out) as lock:
-        return _run(plan, tasks, out, command, retry=options.retry, lock=lock)
+    from fwpkm.cli.study_run import run_study  # other commands need not wait for it
 
-
-def _run(plan: Plan, tasks: list[Task], out: Path, command: str, *, retry: bool, lock: int) -> int:
-    from fwpkm.train.durable import write_json as write_environment
-    from fwpkm.train.durable import write_text
-    from fwpkm.train.rundir import describe_environment
-    from fwpkm.train.stop import stop_on_signals
-
-    write_recipes(plan, out)
-    write_environment(out / "env.json", describe_environment())
-    write_text(
-        out / "commands.sh", "".join(f"{line}\n" for line in ("#!/bin/sh -e", *(t.command for t in tasks)))
-    )
-    for task in tasks if retry else ():
-        task.failure.unlink(missing_ok=True)
-    with stop_on_signals() as stop:
-        work(
-            tasks, jobs=plan.config.jobs, start=start_process(plan.config.threads, lock), stop=stop, say=_say
-        )
-    code = _report(plan, out, command)
-    return code if stop.signal is None else _SIGNALLED + stop.signal
-
-
-def check_same_recipes(plan: Plan, out: Path) -> None:
-    """Refuse to go on with systems that are no longer what was begun.
-
-    Raises:
-        ValueError: With all settings that differ.
-    """
-    from fwpkm.recipe import read_recipe
-
-    problems = []
-    for system in plan.systems:
-        for seed, own in system.runs:
-            file = seed_folder(out, system, seed) / "recipe.toml"
-            if file.exists() and (changed := differences(read_recipe(file), own.resolved())):
-                problems.append(f"{file.parent}: {', '.join(changed)}")
-    if problems:
-        raise ValueError(
-            f"study: what was begun in {out} was of other recipes: {'; '.join(problems)}. Choose another --out, or "
-            "remove those folders"
-        )
-
-
-def write_recipes(plan: Plan, out: Path) -> None:
-    """Write the study's recipe and every training's, with all defaults spelt out."""
-    from fwpkm.toml import dump_toml
-    from fwpkm.train.durable import write_text
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "study.toml", dump_toml({"title": plan.recipe.title, "study": to_mapping(plan.config)}))
-    for system in plan.systems:
-        for seed, own in system.runs:
-            folder = seed_folder(out, system, seed)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "recipe.toml", own.resolved().to_toml())
-
-
-def listing(plan: Plan, tasks: list[Task]) -> str:
-    """List all systems with their parameters, and all tasks: how far each is, and its command."""
-    missing = sum(task.state in ("to do", "begun") for task in tasks)
-    name = plan.recipe.title or plan.recipe.name
-    head = [f"{name}: {missing} of {len(tasks)} tasks to do, {plan.config.jobs} at a time"]
-    for system in plan.systems:
-        head.append(
-            f"  {system.label}: {system.parameters:,} parameters, {plan.config.tokens:,} tokens a seed"
-        )
-    return "\n".join(
-        [*head, *(f"{t.system}, seed {t.seed}, {t.title}: {t.state}\n  {t.command}" for t in tasks)]
-    )
-
-
-def command_of(options: argparse.Namespace) -> str:
-    """Return the command line that repeats or goes on with the study."""
-    settings = [part for setting in options.settings for part in ("--set", setting)]
-    out = [] if options.out is None else ["--out", str(options.out)]
-    return shlex.join(["fwpkm", "study", options.recipe, *settings, *out])
-
-
-def _report(plan: Plan, out: Path, command: str) -> int:
-    results = read_study(plan, out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "study.json", study_json(results, command))
-    write_study_report(out / "report.html", results, command)
-    print("\n\n".join(table.to_text() for table in _tables(results)))
-    print(f"\n{out / 'report.html'}")
-    return 1 if results.failures else 0
-
-
-def _tables(results: StudyResults) -> list[Table]:
-    tables = [budget_table(results), *needle_tables(results), *perplexity_tables(results)]
-    return [*tables, failure_table(results)] if results.failures else tables
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    return run_study(options)

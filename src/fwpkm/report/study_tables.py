@@ -42,7 +42,7 @@ def _budget_row(own: SystemResults, first: int) -> tuple[str, ...]:
         f"{own.system.parameters / first:.1%}",
         shown(own.over_seeds(lambda t: t.tokens), "{:,.0f}"),
         shown(own.over_seeds(lambda t: t.steps), "{:,.0f}"),
-        shown(own.over_seeds(lambda t: t.seconds / 60), "{:.1f}"),
+        shown(own.over_seeds(lambda t: t.seconds / 60), "{:.2f}"),
         shown(speed, "{:,.0f}"),
         shown(own.over_seeds(lambda t: None if t.validation is None else t.validation / _LN2), "{:.4f}"),
         _states(own),

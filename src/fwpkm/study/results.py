@@ -66,7 +66,7 @@ class SystemResults:
     """Those of which something is known."""
     readings: tuple[Reading, ...]
 
-    def over_seeds(self, value: Callable[[Training], float | None]) -> Spread | None:
+    def over_seeds(self, value: Callable[[Training], float | int | None]) -> Spread | None:
         """Return a number of each finished training, over seeds."""
         found = [v for t in self.trainings if t.finished and (v := value(t)) is not None]
         return Spread.of(found) if found else None

@@ -13,13 +13,13 @@ class Spread:
     """One for each seed, at least one."""
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
+    def of(cls, values: Iterable[float | int]) -> "Spread":
         """Hold them together.
 
         Raises:
             ValueError: If there is none.
         """
-        spread = cls(values=tuple(values))
+        spread = cls(values=tuple(map(float, values)))
         if not spread.values:
             raise ValueError("Spread: there must be at least one value, got none")
         return spread

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fwpkm.study.tasks import Task
 from fwpkm.train.stop import StopRequest
@@ -19,6 +19,7 @@ _SIGNALLED = 128
 _LOCK = "lock"
 
 
+@runtime_checkable
 class Job(Protocol):
     """A task at work; `subprocess.Popen` is one."""
 

@@ -1,0 +1,145 @@
+"""fwpkm study, from a recipe to a report, and what it does a second time."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from study_helpers import start_here
+
+from fwpkm.cli.main import main
+from fwpkm.data.files import read_json
+from fwpkm.eval.files import load_result
+from fwpkm.recipe import read_recipe
+from fwpkm.study.plan import make_plan
+from fwpkm.train.durable import write_json
+
+NEEDLES = "memory/seed-0/needles-300.json"
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the finished study; tasks are done in this process."""
+    monkeypatch.setattr("fwpkm.cli.study_run.start_process", start_here)
+    return Path(shutil.copytree(finished, tmp_path / "study"))
+
+
+def run(study: Path, *options: str) -> int:
+    return main(["study", str(study / "study.toml"), "--out", str(study / "out"), *options])
+
+
+def steps_of(study: Path) -> list[dict[str, float]]:
+    lines = (study / "out/memory/seed-0/run/metrics.jsonl").read_text().splitlines()
+    return [line for text in lines if (line := json.loads(text))["kind"] == "train"]
+
+
+def test_it_leaves_models_results_and_how_they_came_to_be(study: Path) -> None:
+    out = study / "out"
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "study.toml", "study.json", "env.json", "commands.sh", "report.html", "lock", "memory", "diverges"
+    }  # fmt: skip
+    result = load_result(out / NEEDLES)
+    assert result.origin.name == "memory"
+    assert result.origin.command.startswith("fwpkm eval needles ")
+    assert [cell.samples for cell in result.cells] == [2] * 4
+    assert read_json(out / "memory/seed-0/run/env.json")["command"][:2] == ["fwpkm", "train"]
+    assert (
+        make_plan(read_recipe(out / "study.toml", ["study.systems=[{recipe='small/swa'}]"])).config.tokens
+        == 640
+    )
+    commands = (out / "commands.sh").read_text().splitlines()
+    assert commands[0] == "#!/bin/sh -e"
+    assert [line.split()[1] for line in commands[1:]] == ["train", "eval"] * 2
+
+
+def test_a_system_that_diverges_is_reported_and_stops_nothing(study: Path) -> None:
+    found = read_json(study / "out/study.json")
+    (failure,) = found["failures"]
+    assert "a step's loss and gradient must be finite" in failure["reason"]
+    assert [own["label"] for own in found["systems"]] == ["memory", "diverges"]
+    assert [len(own["readings"][0]["needles"]) for own in found["systems"]] == [2, 0]
+    assert not any(training["finished"] for training in found["systems"][1]["trainings"])
+    page = (study / "out/report.html").read_text()
+    assert "What failed" in page
+    assert "1 failed" in page
+
+
+def test_a_second_time_nothing_is_done_but_the_report(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def start(*_: object) -> object:
+        raise AssertionError("nothing is to be done")
+
+    monkeypatch.setattr("fwpkm.cli.study_run.start_process", lambda *_: start)
+    (study / "out/report.html").unlink()
+    assert run(study) == 1
+    printed = capsys.readouterr().out
+    assert "Needles, 1 read, another document's memory" in printed
+    assert str(study / "out/report.html") in printed
+    assert (study / "out/report.html").exists()
+
+
+def test_a_half_finished_training_goes_on_where_it_was(study: Path) -> None:
+    before, run_folder = steps_of(study), study / "out/memory/seed-0/run"
+    assert [line["step"] for line in before] == [1, 2]
+    shutil.rmtree(run_folder / "model")
+    shutil.rmtree(run_folder / "checkpoints/step-00000002")
+    assert run(study) == 1
+    after = steps_of(study)
+    assert after[0] == before[0]
+    assert after[1]["loss"] == before[1]["loss"]
+    assert after[1]["seconds"] != before[1]["seconds"]
+    assert (run_folder / "model").is_dir()
+
+
+def test_only_what_is_missing_or_of_other_settings_is_measured(study: Path) -> None:
+    old = (study / "out" / NEEDLES).read_text()
+    assert run(study, "--set", "study.needles.lengths=[300, 320]") == 1
+    assert (study / "out" / NEEDLES).read_text() == old
+    assert load_result(study / "out/memory/seed-0/needles-320.json").settings.lengths == (320,)
+    assert run(study, "--set", "study.needles.depths=[0.5]") == 1
+    assert [cell.depth for cell in load_result(study / "out" / NEEDLES).cells] == [0.5, 0.5]
+
+
+def test_a_result_that_is_damaged_is_measured_again(study: Path) -> None:
+    old = load_result(study / "out" / NEEDLES)
+    (study / "out" / NEEDLES).write_text("{")
+    assert run(study) == 1
+    assert load_result(study / "out" / NEEDLES).cells == old.cells
+
+
+def test_other_recipes_are_refused_with_what_differs(study: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(study, "--set", "study.tokens=960") == 2
+    errors = capsys.readouterr().err
+    assert "train.max_tokens was 640 and is 960" in errors
+    assert "Choose another --out" in errors
+
+
+def test_what_failed_is_tried_again_on_request(study: Path) -> None:
+    failure = study / "out/diverges/seed-0/run.failed.json"
+    write_json(failure, {"command": "x", "reason": "for a test"})
+    run(study)
+    assert read_json(failure)["reason"] == "for a test"
+    run(study, "--retry")
+    assert "must be finite" in read_json(failure)["reason"]
+
+
+def test_a_dry_run_lists_tasks_and_touches_nothing(study: Path, capsys: pytest.CaptureFixture) -> None:
+    (study / "out" / NEEDLES).unlink()
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("*")}
+    assert run(study, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "A <b>tiny</b> study: 2 of 4 tasks to do, 1 at a time"
+    assert "memory, seed 0, train: done" in lines
+    assert "memory, seed 0, needles in 300 tokens: to do" in lines
+    assert "diverges, seed 0, train: failed" in lines
+    assert {path: path.stat().st_mtime_ns for path in study.rglob("*")} == before
+
+
+def test_a_report_can_be_made_from_results_alone(study: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.rmtree(study / "out/memory/seed-0/run")
+    (study / "out/report.html").unlink()
+    assert run(study, "--report-only") == 1
+    assert "memory" in capsys.readouterr().out
+    assert "another document" in (study / "out/report.html").read_text()
