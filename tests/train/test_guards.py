@@ -1,17 +1,22 @@
 """Steps that must not be taken, memories that do nothing, and requests to stop."""
 
+import errno
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from conftest import MakeRun, losses
 from fwpkm.data.batches import Batch
-from fwpkm.train.config import GuardConfig
+from fwpkm.recipe import read_recipe
+from fwpkm.train.config import CheckpointConfig, GuardConfig
 from fwpkm.train.guards import TooManySkippedError, warnings_about
+from fwpkm.train.loop import Trainer
 from fwpkm.train.stop import StopRequest, stop_on_signals
 
 
@@ -35,6 +40,14 @@ class Hooked:
 
     def load_state_dict(self, state: Any) -> None:
         self.source.load_state_dict(state)
+
+
+def start_again(run: Trainer) -> None:
+    """Take a run's checkpoints and metrics away."""
+    for path in run.checkpoints.paths():
+        shutil.rmtree(path)
+    assert run.log is not None
+    run.log.folder.metrics.unlink()
 
 
 @pytest.mark.parametrize("carry", ["sequence", "document"])
@@ -79,10 +92,7 @@ def test_a_signal_ends_the_run_after_its_step_and_it_goes_on(
     whole = make_run(steps=3)
     whole.run(StopRequest())
     expected = losses(whole)
-    for path in whole.checkpoints.paths():
-        path.rename(path.with_name(f"old-{path.name}"))
-    assert whole.log is not None
-    whole.log.folder.metrics.unlink()
+    start_again(whole)
 
     stopped = make_run(steps=3)
     stopped.source = Hooked(stopped.source, 2, lambda: os.kill(os.getpid(), number))
@@ -110,26 +120,92 @@ def test_handlers_are_put_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_out_of_memory_writes_down_what_was_before(make_run: MakeRun) -> None:
+def gpu_is_full() -> None:
+    raise torch.OutOfMemoryError("no room")
+
+
+def cpu_is_full() -> None:
+    torch.zeros(2**50)
+
+
+def numpy_is_full() -> None:
+    np.zeros(2**50)
+
+
+@pytest.mark.parametrize("fail", [gpu_is_full, cpu_is_full, numpy_is_full])
+@pytest.mark.parametrize(("where", "step"), [("runner.run", 1), ("_trace", 2)])
+def test_out_of_memory_leaves_what_there_was_at_that_moment(
+    make_run: MakeRun, fail: Callable[[], None], where: str, step: int
+) -> None:
+    whole = make_run(steps=3, trace_every=1)
+    whole.run(StopRequest())
+    expected = losses(whole)
+    start_again(whole)
+
+    run = make_run(steps=3, trace_every=1)
+    owner, name = (run.runner, "run") if where == "runner.run" else (run, "_trace")
+    run.source = Hooked(run.source, 2, lambda: setattr(owner, name, lambda *args: fail()))
+    with pytest.raises(RuntimeError, match=r"out of memory in step \d; .* raise train\.accumulate"):
+        run.run(StopRequest())
+    resumed = make_run(steps=3, trace_every=1)
+    assert resumed.resume().step == step
+    resumed.run(StopRequest())
+    assert losses(resumed) == expected
+
+
+def test_weights_that_were_updated_in_part_are_not_written_down(make_run: MakeRun) -> None:
+    run = make_run(steps=3, checkpoints=CheckpointConfig(every_steps=1, keep=9))
+
+    def update_in_part() -> None:
+        with torch.no_grad():
+            run.model.embed.weight += 1
+        cpu_is_full()
+
+    run.source = Hooked(run.source, 3, lambda: setattr(run.optimizer, "step", update_in_part))
+    with pytest.raises(RuntimeError, match="out of memory in step 3; the last checkpoint is whole"):
+        run.run(StopRequest())
+    assert make_run(steps=3).resume().step == 2
+    assert [p.name for p in run.checkpoints.paths()] == ["step-00000001", "step-00000002"]
+
+
+def test_other_errors_pass_through_and_save_nothing(make_run: MakeRun) -> None:
     run = make_run(steps=3)
 
-    def fail() -> None:
-        raise torch.OutOfMemoryError("no room")
+    def fail(*args: object) -> None:
+        raise RuntimeError("the device is on fire")
 
-    run.source = Hooked(run.source, 2, lambda: setattr(run.runner, "run", lambda *args: fail()))
-    with pytest.raises(RuntimeError, match=r"out of memory in step 2; .* raise train\.accumulate"):
+    run.source = Hooked(run.source, 2, lambda: setattr(run.runner, "run", fail))
+    with pytest.raises(RuntimeError, match=r"^the device is on fire$"):
         run.run(StopRequest())
-    resumed = make_run(steps=3)
-    assert resumed.resume().step == 1
-    resumed.run(StopRequest())
-    interrupted = losses(resumed)
-    whole = make_run(steps=3)
-    assert whole.log is not None
-    whole.log.folder.metrics.unlink()
-    for path in whole.checkpoints.paths():
-        path.rename(path.with_name(f"old-{path.name}"))
+    assert run.checkpoints.paths() == []
+
+
+def test_metrics_that_cannot_be_written_end_the_run_and_it_goes_on(make_run: MakeRun) -> None:
+    whole = make_run(steps=4)
     whole.run(StopRequest())
-    assert losses(whole) == interrupted
+    expected = losses(whole)
+    start_again(whole)
+
+    run = make_run(steps=4)
+    assert run.log is not None
+    folder, append = run.log.folder, run.log.folder.append_metrics
+
+    def fill_up(kind: str, step: int, values: Any) -> None:
+        if step < 4:
+            return append(kind, step, values)
+        with folder.metrics.open("a") as file:
+            file.write('{"kind": "tra')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder.append_metrics = fill_up  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="No space left"):
+        run.run(StopRequest())
+    resumed = make_run(steps=4)
+    assert resumed.log is not None
+    assert resumed.resume().step == 2
+    resumed.log.folder.resume(read_recipe("small/swa_fwpkm"), 2)
+    resumed.run(StopRequest())
+    assert losses(resumed) == expected
 
 
 def test_minutes_end_a_run_well(make_run: MakeRun) -> None:

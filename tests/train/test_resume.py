@@ -15,6 +15,7 @@ SYSTEMS: dict[str, Any] = {
     "full": "full",
     "sliding_fwpkm": "sliding_fwpkm",
     "mixed": "mixed",
+    "lact": "lact",
     "fwmlp": make_system("delta_fwmlp", initializer_range=0.05),
     "sparse_tables": make_system(
         "mixed",

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable, Mapping
 
+import torch
+
 from fwpkm.train.config import GuardConfig
 
 
@@ -13,6 +15,13 @@ class TooManySkippedError(RuntimeError):
 def is_sound(loss: float, gradient_norm: float) -> bool:
     """Whether a step may be taken."""
     return math.isfinite(loss) and math.isfinite(gradient_norm)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: a GPU's, Python's, numpy's, or torch's on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def check_skipped(skipped_in_a_row: int, config: GuardConfig, *, step: int, loss: float, norm: float) -> None:

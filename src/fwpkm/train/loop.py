@@ -13,7 +13,7 @@ from fwpkm.data.batches import Batch, BatchSource
 from fwpkm.models.decoder import Decoder
 from fwpkm.train.checkpoint import Checkpoints, Progress
 from fwpkm.train.config import TrainConfig
-from fwpkm.train.guards import check_skipped, is_sound, warnings_about
+from fwpkm.train.guards import check_skipped, is_out_of_memory, is_sound, warnings_about
 from fwpkm.train.log import Log
 from fwpkm.train.monitor import memory_metrics
 from fwpkm.train.objective import NUM_SUMS, Losses
@@ -71,6 +71,7 @@ class Trainer:
         self.progress = Progress()
         self.carried: Caches = [None] * config.accumulate
         self._began = self._saved = self._shown = self.progress
+        self._updating = False
         self._validated: dict[str, float] = {}
         self._validation_start = None if validation is None else validation.state_dict()
 
@@ -144,13 +145,17 @@ class Trainer:
 
     def _guarded_step(self) -> None:
         """Take a step; if memory runs out in it, write down what there was before it."""
-        position = self.source.state_dict()
+        position, before = self.source.state_dict(), self.progress
         try:
             self._step(next(self.source))
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             self.optimizer.zero_grad()
-            if self.group.world == 1:
-                self.source.load_state_dict(position)
+            # Weights of which only some were updated are no state to go on from, nor are other processes' unknown ones.
+            if self.group.world == 1 and not self._updating:
+                if self.progress is before:
+                    self.source.load_state_dict(position)
                 self.save()
             raise RuntimeError(
                 f"train: out of memory in step {self.progress.step + 1}; the last checkpoint is whole: raise "
@@ -169,7 +174,9 @@ class Trainer:
         sound = is_sound(losses.objective, norm)
         self.optimizer.set_lr(factor := lr_factor(self.config.schedule, self._share_after_step()))
         if sound:
+            self._updating = True
             self.optimizer.step()
+            self._updating = False
         self.carried = after if sound else [None] * self.config.accumulate
         self._advance(batch, sound, time.perf_counter() - began)
         self._report(losses, {"gradient_norm": norm, "lr": factor * self.config.optimizer.lr})
