@@ -28,15 +28,20 @@ class Ceilings:
     """Read and written by a copy far larger than the caches."""
 
     @classmethod
-    def measure(cls) -> "Ceilings":
-        """Measure both on the present number of threads."""
-        a, b = torch.randn(2, 512, 256), torch.randn(2, 256, 512)
-        out = torch.empty(2, 512, 512)
+    def measure(cls, device: torch.device | str = "cpu", *, streams: int = 1) -> "Ceilings":
+        """Measure both on `device`, a CPU with its present number of threads, for so many streams at once."""
+        with torch.device(device):
+            return cls._measure(2 * streams)
+
+    @classmethod
+    def _measure(cls, halves: int) -> "Ceilings":
+        a, b = torch.randn(halves, 512, 256), torch.randn(halves, 256, 512)
+        out = torch.empty(halves, 512, 512)
         product = timed(lambda: torch.bmm(a, b, out=out), runs=50, warmup=10)
         source, target = torch.randn(64 << 20), torch.empty(64 << 20)
         copy = timed(lambda: target.copy_(source), runs=9, warmup=2)
         return cls(
-            flops=2 * 2 * 512 * 256 * 512 / product.p20,
+            flops=2 * halves * 512 * 256 * 512 / product.p20,
             bytes=2 * source.numel() * source.element_size() / copy.p20,
         )
 
@@ -59,6 +64,6 @@ def core_work(options: CoreOptions, layer: FwPKM, tokens: int) -> Work:
     read_passes = 2 + 1 + 1 + 2 + 1  # fetch (read, write), v^, V for dw, G update (read, write), G cleared
     write_passes = 2 + 2 + 1 + 1  # write, undo (read, write each), G for u, G for da
     return Work(
-        flops=product * reads,
-        bytes=row * pairs * (read_passes * reads + write_passes * writes),
+        flops=float(product * reads),
+        bytes=float(row * pairs * (read_passes * reads + write_passes * writes)),
     )

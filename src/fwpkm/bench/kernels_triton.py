@@ -1,6 +1,7 @@
 """What the Triton kernels take of a GPU, without one: registers, spills and shared memory, by cross-compilation.
 
-python -m fwpkm.bench.kernels_triton ARCH ...   prints a JSON row for each kernel at the paper's layer size.
+python -m fwpkm.bench.kernels_triton ARCH:DTYPE ...   prints a JSON row for each kernel at the paper's layer size, for
+example 90:bf16; without arguments for 80 and 90 in fp32 and bf16.
 """
 
 import json
@@ -174,10 +175,10 @@ def _resources(ptx: str, arch: int) -> tuple[int, int]:
 
 def main(arguments: list[str]) -> None:
     """Print a row for each kernel."""
-    for arch in arguments or ["80", "90"]:
-        for dtype in ("fp32", "bf16"):
-            for cost in kernel_costs(int(arch), dtype=dtype):
-                print(json.dumps(asdict(cost)), flush=True)
+    for wanted in arguments or ["80:fp32", "80:bf16", "90:fp32", "90:bf16"]:
+        arch, dtype = wanted.split(":")
+        for cost in kernel_costs(int(arch), dtype=dtype):
+            print(json.dumps(asdict(cost)), flush=True)
 
 
 if __name__ == "__main__":

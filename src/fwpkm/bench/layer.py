@@ -37,16 +37,16 @@ def bench_layer(*, tokens: int, longest: int, runs: int, dense_runs: int) -> Ite
     yield _decode_row(layer)
 
 
-def check_parity(seed: int = 0) -> Row:
-    """Compare fast and dense form in float64 at a small size.
+def check_parity(seed: int = 0, device: torch.device | str = "cpu") -> Row:
+    """Compare fast and dense form on `device`, in float64 at a small size.
 
     Raises:
         RuntimeError: If they differ by more than rounding; a speed means nothing then.
     """
     torch.manual_seed(seed)
     config = FwPKMConfig(dim=8, num_subkeys=24, key_dim=12, value_dim=10, chunk_size=16, topk=5)
-    layer = FwPKM(config).double()
-    q, v, gate = core_inputs(config, 2, 75, torch.float64)
+    layer = FwPKM(config).double().to(device)
+    q, v, gate = (x.detach().to(device).requires_grad_() for x in core_inputs(config, 2, 75, torch.float64))
     results = []
     for by_definition in (False, True):
         out, state = layer.initial_state(2).advance(q, v, gate, by_definition=by_definition)

@@ -65,6 +65,19 @@ def peak_extra_bytes(fn: Callable[[], object]) -> int | None:
     return max(0, _status_bytes("VmHWM") - before)
 
 
+def peak_device_bytes(fn: Callable[[], object], device: torch.device) -> int | None:
+    """Measure how far memory in use rises above its present level while `fn` runs, on a GPU or of this process."""
+    if device.type != "cuda":
+        return peak_extra_bytes(fn)
+    gc.collect()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    fn()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
 def resident_bytes() -> int | None:
     """Return the process's resident memory; None where Linux's /proc is not to be had."""
     return _status_bytes("VmRSS") if Path("/proc/self/status").exists() else None

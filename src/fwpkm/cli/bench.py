@@ -3,10 +3,17 @@
 import argparse
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from fwpkm.bench.compare import append_rows, compare_systems
 from fwpkm.bench.layer import bench_layer
+from fwpkm.bench.lengths import draw_lengths, measure_lengths
 from fwpkm.bench.model import MEASUREMENTS, RECIPE, bench_model
+from fwpkm.bench.shapes import SHAPES
+from fwpkm.bench.systems import SYSTEMS
 from fwpkm.machine import describe_machine
 
 
@@ -20,7 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layer.add_argument("--dense-runs", type=int, default=2, help="measured runs of the dense form")
     model = kinds.add_parser("model", help="a recipe's whole model: a training step, a long stream in pieces")
     _add_model_arguments(model)
-    for kind in (layer, model):
+    compare = kinds.add_parser("compare", help="a training step of the layer and of others of its width")
+    compare.add_argument("--systems", nargs="+", default=list(SYSTEMS), help=", ".join(SYSTEMS))
+    compare.add_argument("--runs", type=int, default=10, help="measured runs of each")
+    lengths = kinds.add_parser("lengths", help="prefill and decoding by context length, as rows and as plots")
+    lengths.add_argument(
+        "--lengths", type=int, nargs="+", default=[4096, 16384, 65536], help="tokens of context"
+    )
+    lengths.add_argument("--plots", type=Path, help="folder for prefill.svg and decode.svg")
+    for kind in (compare, lengths):
+        kind.add_argument("--shape", default="paper-one", help=", ".join(SHAPES))
+        kind.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        kind.add_argument(
+            "--dtype", default="float32", help="of hidden states and projections: float32, bfloat16"
+        )
+        kind.add_argument("--append", type=Path, help="CSV file to append the rows to")
+    for kind in (layer, model, compare, lengths):
         kind.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
@@ -45,6 +67,12 @@ def run(options: argparse.Namespace) -> int:
         rows.append(row)
         if not options.json:
             print(_line(row), flush=True)
+    if getattr(options, "append", None):
+        append_rows(options.append, rows)
+    if getattr(options, "plots", None):
+        options.plots.mkdir(parents=True, exist_ok=True)
+        for what in ("prefill", "decode"):
+            (options.plots / f"{what}.svg").write_text(draw_lengths(rows, what))
     if options.json:
         print(json.dumps({"machine": machine, "rows": rows}, indent=1))
     return 0
@@ -55,6 +83,11 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return bench_layer(
             tokens=options.tokens, longest=options.longest, runs=options.runs, dense_runs=options.dense_runs
         )
+    if options.what == "compare":
+        how = {"device": options.device, "dtype": options.dtype, "runs": options.runs}
+        return compare_systems(options.systems, options.shape, **how)
+    if options.what == "lengths":
+        return measure_lengths(options.lengths, options.shape, device=options.device, dtype=options.dtype)
     return bench_model(
         recipe=options.recipe, settings=options.settings, tokens=options.tokens, longest=options.longest,
         piece=options.piece, whats=options.only,

@@ -1,0 +1,131 @@
+"""What is compared: each system as a layer of the same width, hidden states in and out, forward and backward."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fwpkm.bench.shapes import Shape
+from fwpkm.layers.fwpkm import FwPKM
+from fwpkm.layers.gated_delta_net import GatedDeltaNet, GatedDeltaNetConfig
+from fwpkm.ops.backend import use_backend
+
+PEER = "fast-weight-product-key-memory"
+"""A pure PyTorch layer on PyPI; measured where it is installed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """One contestant."""
+
+    module: nn.Module
+    run: Callable[[Tensor], Tensor]
+    """Hidden states [B, T, D] to the same."""
+    counted: bool = False
+    """Whether the memory's own floors (fwpkm.bench.ceilings) apply."""
+    backend: str = "auto"
+    """What its operations run as (fwpkm.ops.backend)."""
+
+    def train_step(self, x: Tensor) -> None:
+        """Run forward and backward, the input doubling as the gradient that comes in."""
+        with use_backend(self.backend):
+            out = self.run(x)
+            wanted = [p for p in self.module.parameters() if p.requires_grad]
+            torch.autograd.grad(out, [x, *wanted], x.detach(), allow_unused=True)
+
+
+class CausalAttention(nn.Module):
+    """Causal attention in heads of 64 by `scaled_dot_product_attention`, with its projections."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.num_heads = max(1, dim // 64)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix [B, T, D]."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(mixed.transpose(1, 2).flatten(-2))
+
+
+def make_system(name: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
+    """Build one system; memories keep their tables in float32.
+
+    Raises:
+        RuntimeError: If it needs a package that is not there.
+    """
+    torch.manual_seed(0)
+    return SYSTEMS[name](shape, device, dtype)
+
+
+def _fwpkm(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
+    layer = FwPKM(shape.config).to(device, dtype)
+    return System(module=layer, run=lambda x: layer(x)[0], counted=True)
+
+
+def _plain(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
+    layer = FwPKM(shape.config).to(device, dtype)
+    return System(module=layer, run=lambda x: layer(x)[0], counted=True, backend="torch")
+
+
+def _dense(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
+    """Build the release's arithmetic: dense tables, every gradient by autograd."""
+    layer = FwPKM(shape.config).to(device, dtype)
+
+    def run(x: Tensor) -> Tensor:
+        q, v, gate = layer.project(x)
+        with torch.autocast(x.device.type, enabled=False):
+            v_hat, _ = layer.initial_state(x.shape[0]).advance(q, v, gate, by_definition=True)
+        return layer.fuse(v_hat, v, gate, x, None)
+
+    return System(module=layer, run=run)
+
+
+def _peer(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
+    if importlib.util.find_spec("fast_weight_product_key_memory") is None:
+        raise RuntimeError(f"bench compare: system 'peer' needs the package of PyPI: pip install {PEER}")
+    config, package = shape.config, importlib.import_module("fast_weight_product_key_memory")
+    layer = package.fwPKM(
+        config.dim,
+        heads=config.num_heads,
+        chunk_size=config.chunk_size,
+        num_memories=config.num_slots,
+        dim_queries_keys=config.num_heads * config.key_dim // 2,
+        dim_values=config.value_dim,
+        topk=config.topk,
+    ).to(device)
+
+    def run(x: Tensor) -> Tensor:  # its .bfloat16() does not run
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            return layer(x.float()).to(x.dtype)
+
+    return System(module=layer, run=run)
+
+
+def _attention(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
+    layer = CausalAttention(shape.config.dim).to(device, dtype)
+    return System(module=layer, run=layer)
+
+
+def _delta_net(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
+    heads = max(1, shape.config.dim // 128)
+    config = GatedDeltaNetConfig(
+        num_key_heads=heads, num_value_heads=heads, value_head_dim=shape.config.dim // heads
+    )
+    layer = GatedDeltaNet(shape.config.dim, config).to(device, dtype)
+    return System(module=layer, run=lambda x: layer(x)[0])
+
+
+SYSTEMS: dict[str, Callable[[Shape, torch.device, torch.dtype], System]] = {
+    "fwpkm": _fwpkm,
+    "fwpkm torch": _plain,
+    "gdn": _delta_net,
+    "attention": _attention,
+    "dense": _dense,
+    "peer": _peer,
+}
