@@ -86,6 +86,7 @@ def run_demo(plan: DemoPlan, out: Path | None = None) -> int:
 def _recipes(plan: DemoPlan) -> tuple[Recipe, Recipe]:
     """Read both recipes before anything is trained; the time is each one's own."""
     common = [f"train.seed={plan.seed}", f"data.seed={plan.seed}", "train.validate_every=none"]
+    common += ["train.steps=none", "train.schedule.horizon=minutes"]
     shares = ((plan.recipe, _SHARE_TRAINING), (plan.twin, _SHARE_TWIN))
     first, twin = (
         read_recipe(name, [*common, f"train.max_minutes={share * plan.minutes}"]) for name, share in shares
