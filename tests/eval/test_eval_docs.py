@@ -26,7 +26,7 @@ def test_the_pages_commands_parse() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     commands = re.findall(r"^fwpkm eval ([^#\n]+)", PAGE, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         assert parser.parse_args(command.split()).what in command
 

@@ -57,7 +57,7 @@ samples = 2
 ablations = ["wrong_document"]
 """
 BROKEN = '["train.optimizer.lr=1e30", "train.optimizer.clip_norm=none", "train.guards.max_skipped=1"]'
-"""Settings under which no training survives its second step."""
+"""Settings under which a training ends with a loss that is no number."""
 
 
 def write_study(folder: Path, *systems: str, text: str = STUDY) -> Path:

@@ -37,7 +37,7 @@ def test_it_leaves_models_results_and_how_they_came_to_be(study: Path) -> None:
     out = study / "out"
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "study.toml", "study.json", "env.json", "commands.sh", "report.html", "lock", "memory", "diverges"
+        "study.toml", "study.json", "env.json", "commands.sh", "report.html", "lock", "memory", "diverges", "fails"
     }  # fmt: skip
     result = load_result(out / NEEDLES)
     assert result.origin.name == "memory"
@@ -50,19 +50,20 @@ def test_it_leaves_models_results_and_how_they_came_to_be(study: Path) -> None:
     )
     commands = (out / "commands.sh").read_text().splitlines()
     assert commands[0] == "#!/bin/sh -e"
-    assert [line.split()[1] for line in commands[1:]] == ["train", "eval"] * 2
+    assert [line.split()[1] for line in commands[1:]] == ["train", "eval"] * 3
 
 
-def test_a_system_that_diverges_is_reported_and_stops_nothing(study: Path) -> None:
+def test_systems_that_diverge_or_fail_are_reported_and_stop_nothing(study: Path) -> None:
     found = read_json(study / "out/study.json")
-    (failure,) = found["failures"]
-    assert "a step's loss and gradient must be finite" in failure["reason"]
-    assert [own["label"] for own in found["systems"]] == ["memory", "diverges"]
-    assert [len(own["readings"][0]["needles"]) for own in found["systems"]] == [2, 0]
-    assert not any(training["finished"] for training in found["systems"][1]["trainings"])
+    failed, diverged = found["failures"]
+    assert (failed["system"], failed["seed"], failed["task"]) == ("fails", 0, "train")
+    assert "must be a torch device or 'auto', got 'nowhere'" in failed["reason"]
+    assert (diverged["system"], diverged["reason"]) == ("diverges", "diverged: its last loss is no number")
+    assert [own["label"] for own in found["systems"]] == ["memory", "diverges", "fails"]
+    assert [len(own["readings"][0]["needles"]) for own in found["systems"]] == [2, 2, 0]
     page = (study / "out/report.html").read_text()
-    assert "What failed" in page
-    assert "1 failed" in page
+    for part in ("What failed", "1 failed", "1 diverged", "1 done"):
+        assert part in page
 
 
 def test_a_second_time_nothing_is_done_but_the_report(
@@ -117,12 +118,12 @@ def test_other_recipes_are_refused_with_what_differs(study: Path, capsys: pytest
 
 
 def test_what_failed_is_tried_again_on_request(study: Path) -> None:
-    failure = study / "out/diverges/seed-0/run.failed.json"
+    failure = study / "out/fails/seed-0/run.failed.json"
     write_json(failure, {"command": "x", "reason": "for a test"})
     run(study)
     assert read_json(failure)["reason"] == "for a test"
     run(study, "--retry")
-    assert "must be finite" in read_json(failure)["reason"]
+    assert "must be a torch device" in read_json(failure)["reason"]
 
 
 def test_a_dry_run_lists_tasks_and_touches_nothing(study: Path, capsys: pytest.CaptureFixture) -> None:
@@ -130,10 +131,10 @@ def test_a_dry_run_lists_tasks_and_touches_nothing(study: Path, capsys: pytest.C
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*")}
     assert run(study, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "A <b>tiny</b> study: 2 of 4 tasks to do, 1 at a time"
+    assert lines[0] == "A <b>tiny</b> study: 2 of 6 tasks to do, 1 at a time"
     assert "memory, seed 0, train: done" in lines
     assert "memory, seed 0, needles in 300 tokens: to do" in lines
-    assert "diverges, seed 0, train: failed" in lines
+    assert "fails, seed 0, train: failed" in lines
     assert {path: path.stat().st_mtime_ns for path in study.rglob("*")} == before
 
 

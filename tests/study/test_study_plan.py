@@ -1,18 +1,20 @@
 """What a study makes of its recipe."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
 from study_helpers import STUDY, plan_of, write_study
 
+from fwpkm.cli import study
 from fwpkm.cli.eval import add_arguments
 from fwpkm.cli.main import main
 from fwpkm.eval.needles import NeedleSettings
 from fwpkm.eval.perplexity import PerplexitySettings
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
-from fwpkm.recipe import read_recipe
+from fwpkm.recipe import find_recipe, read_recipe
 from fwpkm.study.budget import count_parameters, width_for
 from fwpkm.study.plan import differences, make_plan
 from fwpkm.study.tasks import make_tasks, options_of
@@ -170,3 +172,25 @@ def test_a_study_trains_decoders_of_its_own(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"systems\[0\]: "):
         make_plan(read_recipe(write_study(tmp_path, 'recipe = "retrofit.toml"', text=STUDY)))
+
+
+PAGE = (Path(__file__).parents[2] / "docs/study.md").read_text()
+
+
+def test_the_pages_recipe_is_one(tmp_path: Path) -> None:
+    example = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    assert example is not None
+    (tmp_path / "mine.toml").write_text(example[1])
+    plan = make_plan(read_recipe(tmp_path / "mine.toml"))
+    assert [system.label for system in plan.systems][1] == "SWA, wider"
+    sizes = [system.parameters for system in plan.systems]
+    assert max(sizes) / min(sizes) < 1.01
+
+
+def test_the_pages_commands_parse() -> None:
+    parser = argparse.ArgumentParser()
+    study.add_arguments(parser)
+    commands = re.findall(r"^fwpkm study ([^#\n]+)", PAGE, re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        assert find_recipe(parser.parse_args(command.split()).recipe).is_file()

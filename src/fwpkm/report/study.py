@@ -1,6 +1,7 @@
 """A study's page: curves with bands over seeds, heat maps, tables, and the commands that made them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def study_json(results: StudyResults, command: str) -> dict[str, Any]:
         "seeds": list(results.plan.config.seeds),
         "machines": [dict(zip(MACHINE, machine, strict=True)) for machine in results.machines],
         "systems": [_system_json(own) for own in results.systems],
-        "failures": [{"command": task.command, "reason": task.reason} for task in results.failures],
+        "failures": [asdict(failure) for failure in results.failures],
     }
 
 
@@ -188,6 +189,7 @@ def _system_json(own: SystemResults) -> dict[str, Any]:
             {
                 "seed": t.seed,
                 "finished": t.finished,
+                "diverged": t.diverged,
                 "steps": t.steps,
                 "tokens": t.tokens,
                 "seconds": t.seconds,

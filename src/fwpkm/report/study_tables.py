@@ -50,8 +50,7 @@ def _budget_row(own: SystemResults, first: int) -> tuple[str, ...]:
 
 
 def _states(own: SystemResults) -> str:
-    states = [state for _, state in own.states]
-    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    counts = {state: own.states.count(state) for state in dict.fromkeys(own.states)}
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
@@ -93,7 +92,7 @@ def perplexity_tables(results: StudyResults) -> Iterator[Table]:
 
 def failure_table(results: StudyResults) -> Table:
     """List what ended badly, and why."""
-    rows = [(f"{t.system}, seed {t.seed}", t.title, t.reason) for t in results.failures]
+    rows = [(f"{f.system}, seed {f.seed}", f.task, f.reason) for f in results.failures]
     return Table(title="What failed", columns=("system", "task", "reason"), rows=tuple(rows))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ class Training:
     """Mean training loss in nats of steps that lie together, by the tokens of the first of them."""
     validation: float | None
     """The last validation's loss in nats, if there was one."""
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended with a loss that is no number, though no step was refused."""
+        ends = [list(self.losses.values())[-1], *([] if self.validation is None else [self.validation])]
+        return self.finished and not all(map(isfinite, ends))
 
 
 def read_training(folder: Path, seed: int) -> Training | None:

@@ -12,7 +12,7 @@ from fwpkm.study.config import Positions
 from fwpkm.study.curves import Training, read_training
 from fwpkm.study.plan import Plan, System
 from fwpkm.study.spread import Spread
-from fwpkm.study.tasks import State, Task, make_tasks, seed_folder
+from fwpkm.study.tasks import Task, make_tasks, seed_folder
 
 T = TypeVar("T")
 Condition = tuple[Variant, int]
@@ -60,8 +60,8 @@ class SystemResults:
     """One system: what it is, how its trainings went, how it was measured."""
 
     system: System
-    states: tuple[tuple[int, State], ...]
-    """How far each seed's training is."""
+    states: tuple[str, ...]
+    """How far each seed's training is: a task's state, or "diverged"."""
     trainings: tuple[Training, ...]
     """Those of which something is known."""
     readings: tuple[Reading, ...]
@@ -70,6 +70,16 @@ class SystemResults:
         """Return a number of each finished training, over seeds."""
         found = [v for t in self.trainings if t.finished and (v := value(t)) is not None]
         return Spread.of(found) if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """What ended badly, and why."""
+
+    system: str
+    seed: int
+    task: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,9 +98,24 @@ class StudyResults:
         return [r for own in self.systems for r in own.readings if r.needles or r.perplexity]
 
     @property
-    def failures(self) -> list[Task]:
-        """What ended badly."""
-        return [task for task in self.tasks if task.state == "failed"]
+    def failures(self) -> list[Failure]:
+        """What ended badly: tasks that failed, and trainings that ended with a loss that is no number."""
+        failed = [
+            Failure(system=t.system, seed=t.seed, task=t.title, reason=t.reason)
+            for t in self.tasks
+            if t.state == "failed"
+        ]
+        return failed + [
+            Failure(
+                system=own.system.label,
+                seed=t.seed,
+                task="train",
+                reason="diverged: its last loss is no number",
+            )
+            for own in self.systems
+            for t in own.trainings
+            if t.diverged
+        ]
 
 
 MACHINE = ("device", "threads", "torch", "backend", "python", "fwpkm", "commit", "date")
@@ -112,13 +137,14 @@ def read_study(plan: Plan, out: Path) -> StudyResults:
 
 def _system(system: System, out: Path, tasks: Sequence[Task], found: Mapping[Path, object]) -> SystemResults:
     own = [task for task in tasks if task.system == system.label]
-    trained = {task.seed: task.state for task in own if task.settings is None}
     folders = [seed_folder(out, system, seed) / "run" for seed, _ in system.runs]
     known = [read_training(folder, seed) for folder, (seed, _) in zip(folders, system.runs, strict=True)]
+    trainings = tuple(training for training in known if training is not None)
+    diverged = {training.seed for training in trainings if training.diverged}
     return SystemResults(
         system=system,
-        states=tuple(trained.items()),
-        trainings=tuple(training for training in known if training is not None),
+        states=tuple("diverged" if t.seed in diverged else t.state for t in own if t.settings is None),
+        trainings=trainings,
         readings=tuple(_reading(system, positions, own, found) for positions in system.config.positions),
     )
 
