@@ -52,6 +52,19 @@ def test_all_pieces_give_what_transformers_gives(folder, window):
 
 
 @torch.no_grad()
+def test_texts_longer_than_the_base_was_trained_for_are_the_same_in_any_pieces(folder):
+    decoder, x = make_decoder(folder), make_tokens(T=150)  # trained for 128
+    whole = decoder(x, trace=True)
+    cache, parts = fresh_cache(decoder, 2), []
+    for piece in x.split((50, 40, 60), dim=1):
+        output = decoder(piece, cache)
+        parts.append(output.logits)
+        cache = output.cache
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole.logits, rtol=1e-3, atol=1e-3)
+    assert whole.traces[2].gate.shape[1] == 150
+
+
+@torch.no_grad()
 def test_a_cache_is_a_value(folder):
     decoder, x = make_decoder(folder), make_tokens(T=12)
     cache = decoder(x).cache

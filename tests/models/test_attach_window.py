@@ -151,3 +151,28 @@ def test_an_adapter_knows_the_window_that_it_was_trained_with(tmp_path):
     with pytest.raises(ValueError, match="must use PyTorch's attention"):
         fwpkm.load_adapter(other, tmp_path / "a")
     fwpkm.attach(other, [1], TINY)  # nothing was left behind
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
+def test_in_long_texts_the_first_tokens_follow_at_a_distance(family):
+    changes = {"sliding_window": None} if family == "mistral" else {}
+    model = make_base(family, **changes)  # trained for 128 positions, so a span is 64
+    limit_attention(model, 5, 2)
+    x, cache = make_tokens(T=128), window_cache(model)
+    found = [model(part, past_key_values=cache).logits for part in x.split(64, dim=1)][1]
+    near = torch.arange(128)
+    near[:2] += 64 - 5  # where tokens of the second span see them
+    expected = model(x, position_ids=near[None].expand(2, -1)).logits[:, 64:]
+    clear = 3 * 5  # what three layers hand on from tokens that saw them at 0
+    torch.testing.assert_close(found[:, clear:], expected[:, clear:], rtol=1e-6, atol=1e-6)
+    far = model(x).logits[:, 64:]
+    assert not torch.allclose(found[:, clear:], far[:, clear:], rtol=1e-6, atol=1e-6)
+    again = read_in_pieces(model, x, window_cache(model), (20, 44, 1, 29, 34))[:, 64:]
+    torch.testing.assert_close(again, found, rtol=1e-6, atol=1e-6)
+
+
+def test_first_tokens_that_cannot_be_turned_stay_where_they_are():
+    for model, window, sinks in ((make_base("gpt2"), 5, 1), (make_base(), 5, 0), (make_base(), 63, 1)):
+        limit_attention(model, window, sinks)
+        assert window_cache(model).layers[0].turner is None

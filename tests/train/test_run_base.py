@@ -9,6 +9,7 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 from fwpkm.cli.main import main  # noqa: E402
+from fwpkm.eval.files import load_result  # noqa: E402
 from fwpkm.models.attach.folder import load_base_decoder  # noqa: E402
 from fwpkm.recipe import read_recipe  # noqa: E402
 from fwpkm.testing.base_models import make_base  # noqa: E402
@@ -70,14 +71,11 @@ def test_memories_are_trained_on_a_frozen_base_and_measured(
     text, results = recipe.parent / "text.txt", recipe.parent / "r.json"
     text.write_text("It was a dark and stormy night. " * 40)
     measure = ["--text", str(text), "--batch-size", "1", "--out", str(results)]
-    needles = ["eval", "needles", str(out / "model"), *measure, "--lengths", "200", "--depths", "0.5"]
+    needles = ["eval", "needles", str(out / "model"), *measure, "--lengths", "400", "--depths", "0.5"]
     assert main([*needles, "--samples", "2", "--reads", "1", "--ablations", "memory_off"]) == 0
     perplexity = ["eval", "perplexity", str(out / "model"), *measure, "--length", "300", "--max-runs", "2"]
     assert main(perplexity) == 0
-    on = float(
-        re.findall(r"[\d.]+", json.dumps(json.loads(results.read_text())["result"]["runs"][0]["nats"]))[0]
-    )
-    assert 0 < on < 20
+    assert 0 < load_result(results).nats < 20
 
 
 def test_a_run_goes_on_where_it_stopped(recipe: Path) -> None:

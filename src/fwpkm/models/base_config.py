@@ -51,6 +51,11 @@ class BaseConfig:
         refuse("BaseConfig", problems)
 
     @property
+    def dim(self) -> int:
+        """The base's width."""
+        return self.memory.dim
+
+    @property
     def attention(self) -> None:
         """Say, where a decoder has its attention's config, that a base keeps its own."""
         return None

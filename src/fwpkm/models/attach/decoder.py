@@ -1,7 +1,8 @@
 """A transformers model with memories, used as a `Decoder`: trained by the same loop, measured by the same code."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,8 @@ from fwpkm.models.attach.attach import memories
 from fwpkm.models.attach.attachment import is_of_memory
 from fwpkm.models.attach.cache import memory_states, set_memory_states
 from fwpkm.models.attach.families import decoder_of, layers_of
-from fwpkm.models.attach.window import AttentionWindow, WindowLayer, attention_window
+from fwpkm.models.attach.sinks import SinkTurner, sink_turner
+from fwpkm.models.attach.window import attention_window, window_cache
 from fwpkm.models.base_config import BaseConfig
 from fwpkm.models.cache import BlockState, DecoderCache
 from fwpkm.models.decoder import Decoder, DecoderOutput
@@ -105,14 +107,35 @@ class BaseDecoder(Decoder):
         keeps = not (self.training and torch.is_grad_enabled())
         own = self._to_transformers(cache or self._fresh(input_ids.shape[0])) if keeps else None
         with self._traced(trace) as found:
-            h = decoder_of(self.base)(input_ids, past_key_values=own, use_cache=keeps).last_hidden_state
+            h = torch.cat([self._read(part, own) for part in self._spans(input_ids, cache)], dim=1)
         kept = h if logits_to_keep is None else h[:, max(0, h.shape[1] - logits_to_keep) :]
         return DecoderOutput(
             logits=kept @ self.head_weight.T,
             hidden=h,
             cache=DecoderCache(blocks=()) if own is None else self._from_transformers(own),
-            traces=tuple(found.get(i) for i in range(len(self.blocks))) if trace else (),
+            traces=tuple(_joined(found.get(i)) for i in range(len(self.blocks))) if trace else (),
         )
+
+    def _read(self, part: Int[Tensor, "B T"], own: DynamicCache | None) -> Float[Tensor, "B T D"]:
+        decoder = decoder_of(self.base)
+        return decoder(part, past_key_values=own, use_cache=own is not None).last_hidden_state
+
+    def _spans(
+        self, input_ids: Int[Tensor, "B T"], cache: DecoderCache | None
+    ) -> Sequence[Int[Tensor, "B _"]]:
+        """Cut tokens where the text's first ones move, so that any pieces give the same."""
+        turner = self._turner()
+        if turner is None:
+            return [input_ids]
+        mixer = None if cache is None else cache.blocks[0].mixer
+        seen = mixer.longest if isinstance(mixer, KVState) else 0
+        first = min(input_ids.shape[1], turner.span - seen % turner.span)
+        rest = input_ids[:, first:].split(turner.span, dim=1) if first < input_ids.shape[1] else ()
+        return [input_ids[:, :first], *rest]
+
+    def _turner(self) -> SinkTurner | None:
+        limit = attention_window(self.base)
+        return None if limit is None else sink_turner(self.base, limit.window, limit.sinks)
 
     def _nothing(self, cache: DecoderCache) -> DecoderOutput:
         """Return what no tokens give."""
@@ -137,9 +160,7 @@ class BaseDecoder(Decoder):
 
     def _to_transformers(self, cache: DecoderCache) -> DynamicCache:
         """Give transformers the same cache in its own terms; it never edits what it is given."""
-        limit, own = attention_window(self.base), DynamicCache()
-        own.layers = [_empty_layer(limit) for _ in cache.blocks]
-        own.layer_class_to_replicate = None
+        turner, own = self._turner(), _empty_cache(self.base)
         set_memory_states(own, {i: b.memory for i, b in enumerate(cache.blocks) if b.memory is not None})  # type: ignore[misc]
         layers: list[Any] = own.layers
         for layer, block in zip(layers, cache.blocks, strict=True):
@@ -149,6 +170,7 @@ class BaseDecoder(Decoder):
                 layer.lazy_initialization(keys, v)
                 layer.keys, layer.values = keys, v
                 layer.cumulative_length = block.mixer.longest
+                layer.span = 0 if turner is None else turner.span_of(block.mixer.longest - 1)
         return own
 
     def _from_transformers(self, own: DynamicCache) -> DecoderCache:
@@ -161,22 +183,37 @@ class BaseDecoder(Decoder):
         return DecoderCache(blocks=tuple(blocks))
 
     @contextmanager
-    def _traced(self, wanted: bool) -> Iterator[Mapping[int, MemoryTrace]]:
+    def _traced(self, wanted: bool) -> Iterator[Mapping[int, list[MemoryTrace]]]:
         """Note what memories do in the calls within, if that is wanted."""
-        found: dict[int, MemoryTrace] = {}
+        found: dict[int, list[MemoryTrace]] = {}
         with ExitStack() as stack:
             for layer, memory in memories(self.base).items() if wanted else ():
 
                 def note(memory: nn.Module, args: tuple[Any, ...], layer: int = layer) -> None:
                     assert isinstance(memory, FwPKM)
-                    found[layer] = trace_memory(memory, *args)
+                    found.setdefault(layer, []).append(trace_memory(memory, *args))
 
                 stack.callback(memory.register_forward_pre_hook(note).remove)
             yield found
 
 
-def _empty_layer(limit: AttentionWindow | None) -> DynamicLayer:
-    return DynamicLayer() if limit is None else WindowLayer(limit)
+def _empty_cache(base: PreTrainedModel) -> DynamicCache:
+    if attention_window(base) is not None:
+        return window_cache(base)
+    cache = DynamicCache()
+    cache.layers = [DynamicLayer() for _ in layers_of(base)]
+    cache.layer_class_to_replicate = None
+    return cache
+
+
+def _joined(parts: Sequence[MemoryTrace] | None) -> MemoryTrace | None:
+    """Put what a memory did in several calls one after another."""
+    if parts is None:
+        return None
+    named = {f.name: [getattr(part, f.name) for part in parts] for f in fields(MemoryTrace)}
+    return MemoryTrace(
+        **{name: None if found[0] is None else torch.cat(found, dim=1) for name, found in named.items()}
+    )
 
 
 def _check_head(base: PreTrainedModel) -> None:

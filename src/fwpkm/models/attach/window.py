@@ -12,6 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.cache_utils import DynamicLayer
 
 from fwpkm.models.attach.families import check_family
+from fwpkm.models.attach.sinks import SinkTurner, sink_turner
 
 _PREFIX = "fwpkm_window"
 _PLAIN = "sdpa"
@@ -89,7 +90,10 @@ def attention_window(model: PreTrainedModel) -> AttentionWindow | None:
 def window_cache(model: PreTrainedModel) -> DynamicCache:
     """Return a fresh cache that holds the keys and values that a limited model can still see, and no others.
 
-    Prompts must not be padded on the left: the first tokens of all streams are kept, and must be text.
+    Prompts must not be padded on the left: the first tokens of all streams are kept, and must be text. In a text
+    longer than half of what a Llama, Mistral or Qwen was trained for, the first tokens follow at a distance, since
+    farther away they are of no use; calls that begin and end at multiples of that half give the same however else the
+    text is cut.
 
     Raises:
         ValueError: If the model's attention has no limit.
@@ -99,8 +103,9 @@ def window_cache(model: PreTrainedModel) -> DynamicCache:
         raise ValueError(
             f"window_cache: the attention of the {type(model).__name__} has no limit; call limit_attention(model, ...)"
         )
+    turner = sink_turner(model, limit.window, limit.sinks)
     cache = DynamicCache()
-    cache.layers = [WindowLayer(limit) for _ in range(model.config.num_hidden_layers)]
+    cache.layers = [WindowLayer(limit, turner) for _ in range(model.config.num_hidden_layers)]
     cache.layer_class_to_replicate = None
     return cache
 
@@ -110,24 +115,42 @@ class WindowLayer(DynamicLayer):
 
     Args:
         limit: Which tokens are seen.
+        turner: Lets the first tokens follow in long texts; None leaves them where they are.
     """
 
     _layer_type = None
     is_croppable = False
 
-    def __init__(self, limit: AttentionWindow) -> None:
+    def __init__(self, limit: AttentionWindow, turner: SinkTurner | None = None) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit, self.turner = limit, turner
         self.cumulative_length = 0
+        self.span = 0
+        """Where the first tokens' keys are: before the first window of this span."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Add tokens, return all that they may see, and let go of what the next one will not."""
+        self._follow()
         keys, values = super().update(key_states, value_states)
         self.cumulative_length += key_states.shape[-2]
         self.keys, self.values = self._kept(keys), self._kept(values)
         return keys, values
+
+    def _follow(self) -> None:
+        """Move the first tokens' keys to where the next token sees them."""
+        if self.turner is None or self.span == (span := self.turner.span_of(self.cumulative_length)):
+            return
+        sinks = self.limit.sinks
+        assert self.keys is not None, "tokens of an earlier span were read"
+        moved = self.turner.moved(self.keys[..., :sinks, :], self.span, span)
+        self.keys, self.span = torch.cat([moved, self.keys[..., sinks:, :]], dim=-2), span
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.span = 0
 
     def _kept(self, x: Tensor) -> Tensor:
         sinks, recent = self.limit.sinks, self.limit.window - 1
