@@ -17,6 +17,7 @@ from typing import Any
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from fwpkm.ops.addressing.find_triton import find_slots_kernel
@@ -93,8 +94,12 @@ def _variants(dtype: str) -> Iterator[tuple[Any, dict[str, Any], int]]:
     blocks = find_blocks(n, d, k)
     warps = blocks.pop("num_warps")
     for precision in ("ieee",) if dtype == "fp64" else ("ieee", "tf32x3"):
-        yield find_slots_kernel, {**blocks, "K": k, "IDW": True, "ACC": acc, "PRECISION": precision}, warps
-    kinds = {"K": k, "KP": k, "ACC": acc}
+        yield (
+            find_slots_kernel,
+            {**blocks, "K": k, "H": 1, "IDW": True, "ACC": acc, "PRECISION": precision},
+            warps,
+        )
+    kinds = {"K": k, "KP": k, "H": 1, "ACC": acc}  # Triton makes a constant of every size that is 1
     yield pool_kernel, kinds, 1
     wide = {**kinds, "IDW": True, "BD": 256}
     yield step_kernel, wide, 4
@@ -103,6 +108,7 @@ def _variants(dtype: str) -> Iterator[tuple[Any, dict[str, Any], int]]:
     one = {
         **answer_blocks(n, d, D, 1, k),
         "H": 1,
+        "T": 1,
         "K": k,
         "IDW": True,
         "KIND": 0,
@@ -153,21 +159,24 @@ def _name(kernel: Any, constants: dict[str, Any]) -> str:
 
 def _resources(ptx: str, arch: int) -> tuple[int, int]:
     """Return registers and spilled bytes per thread, as the assembler that ships with Triton reports them."""
-    ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+    ptxas = get_ptxas(arch).path
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "kernel.ptx"
         text.write_text(ptx)
         wanted = re.search(r"\.target (sm_\w+)", ptx)
         target = wanted[1] if wanted else f"sm_{arch}"
         command = [
-            str(ptxas),
+            ptxas,
             "-v",
             f"--gpu-name={target}",
             str(text),
             "-o",
             str(Path(folder) / "kernel.cubin"),
         ]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"bench.kernels_triton: ptxas refused a kernel: {done.stdout}{done.stderr}"[:2000])
+    said = done.stderr
     used, spilled = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
     assert used is not None, f"ptxas said nothing of registers: {said}"
     return int(used[1]), int(spilled[1]) if spilled else 0

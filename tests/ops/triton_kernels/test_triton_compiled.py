@@ -8,8 +8,6 @@ import sys
 
 import pytest
 
-from fwpkm.ops.backend import interprets_triton
-
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install 'fwpkm[gpu]'"
 )
@@ -19,7 +17,6 @@ SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}
 
 @pytest.mark.parametrize("arch", [80, 90])
 def test_every_kernel_fits_the_registers_without_spills(arch):
-    assert interprets_triton()
     command = [sys.executable, "-m", "fwpkm.bench.kernels_triton", f"{arch}:fp32"]
     printed = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "0"}, capture_output=True, text=True, check=True

@@ -8,13 +8,17 @@ from fwpkm.memory.overlay import Overlay
 from fwpkm.ops.addressing import address, key_squares
 from fwpkm.ops.addressing.naive import product_key_topk_naive
 from fwpkm.ops.answer import answer_tokens, can_answer, can_frame, read_cells
-from fwpkm.ops.backend import name_backend, runs_triton, use_backend
+from fwpkm.ops.backend import interprets_triton, name_backend, runs_triton, use_backend
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.weights import read_weights
 from fwpkm.ops.memory_scan import memory_scan, memory_scan_
 from fwpkm.testing.accuracy import assert_all_accurate
 from fwpkm.testing.inputs import make_hidden, make_layer, make_scan_inputs
 
+pytestmark = pytest.mark.skipif(
+    not interprets_triton(),
+    reason="Triton is not installed (pip install 'fwpkm[gpu]'), or TRITON_INTERPRET is not 1",
+)
 CASES = [
     AddressCase(M=5, H=2, n=19, half=5, topk=3, step_tokens=4),
     AddressCase(S=2, M=3, n=40, half=17, topk=8, score="dot", step_tokens=3),

@@ -21,7 +21,7 @@ from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.ops.addressing import address
 from fwpkm.ops.addressing.naive import slot_scores_naive
 from fwpkm.ops.answer import answer_tokens
-from fwpkm.ops.backend import name_backend, use_backend
+from fwpkm.ops.backend import interprets_triton, name_backend, use_backend
 from fwpkm.ops.memory_scan import memory_scan, memory_scan_
 from fwpkm.testing.accuracy import assert_all_accurate
 from fwpkm.testing.inputs import make_hidden, make_layer, make_scan_inputs
@@ -31,6 +31,7 @@ pytestmark = [
     pytest.mark.skipif(
         importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install 'fwpkm[gpu]'"
     ),
+    pytest.mark.skipif(interprets_triton(), reason="interpreted: run benchmarks/gpu_session.sh tests"),
     pytest.mark.usefixtures("order"),
 ]
 
