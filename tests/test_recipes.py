@@ -210,7 +210,10 @@ _ABLATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("retrofit/")])
+_STUDIES = [name for name in recipe_names() if name.startswith("study/")]
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if not n.startswith(("retrofit/", "study/"))])
 def test_every_recipe_is_valid_and_says_what_it_is(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe.name == name
