@@ -38,7 +38,7 @@ th:first-child, td:first-child { text-align: left; white-space: nowrap }
 tr:nth-child(even) td { background: #f6f6f4 }
 thead th { border-bottom: 1px solid #888 }
 pre { background: #f6f6f4; padding: .6rem; overflow-x: auto; font-size: .8rem }
-.wide { overflow-x: auto }
+.wide { overflow-x: auto } .wide td { white-space: nowrap }
 """
 
 

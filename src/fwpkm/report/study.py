@@ -63,7 +63,7 @@ def notes(results: StudyResults) -> Iterator[str]:
 def _failures(results: StudyResults) -> Iterator[str]:
     if results.failures:
         yield "<h2>Failures</h2>"
-        yield _wide(failure_table(results))
+        yield failure_table(results).to_html()
 
 
 def _losses(results: StudyResults) -> Iterator[str]:

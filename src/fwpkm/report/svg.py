@@ -9,7 +9,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Told apart by colour-blind people too (Okabe and Ito); repeated if there are more curves."""
 _LOW, _HIGH = (247, 243, 236), (11, 83, 148)
 _CELL_WIDTH, _CELL_HEIGHT, _MARGIN = 64, 34, 84
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 340, 64, 32, 48
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 340, 64, 28, 32, 48
 _LEGEND_LINE = 18
 
 
@@ -115,13 +115,13 @@ class _Frame:
     def place(self, x: float, y: float) -> tuple[float, float]:
         across = (log2(x) - self.x_low) / (self.x_high - self.x_low)
         up = (y - self.y_low) / (self.y_high - self.y_low)
-        return _LEFT + across * (_WIDTH - _LEFT - 16), _HEIGHT - _BOTTOM - up * (_HEIGHT - _BOTTOM - _TOP)
+        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _BOTTOM - _TOP)
 
     def axes(self, x_title: str, y_title: str) -> Iterator[str]:
         for i in range(5):
             y = self.y_low + (self.y_high - self.y_low) * i / 4
             _, at = self.place(2.0**self.x_low, y)
-            yield f'<line x1="{_LEFT}" x2="{_WIDTH - 16}" y1="{at:.1f}" y2="{at:.1f}" stroke="#ddd"/>'
+            yield f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#ddd"/>'
             yield _text(_LEFT - 8, at + 4, f"{y:.3g}", "end")
         for power in self._powers():
             at, _ = self.place(2.0**power, self.y_low)
