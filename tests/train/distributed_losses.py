@@ -47,6 +47,8 @@ class Mode:
     seq_len: int = 16
     watch: int | None = 2
     """Steps between validations, and between looks at the memories."""
+    init: float = 0.4
+    """Of weights. Large ones set logits far apart, and make of each rounding error a large one within some steps."""
     dtype: torch.dtype = torch.float64
     """float64, as rounding must not hide what is wrong."""
 
@@ -54,7 +56,7 @@ class Mode:
 TABLES = {"shard_tables": True}
 CARRIED = {"carry": "document", "accumulate": 1, "truncate": 9}
 ALL = {**TABLES, "parallel": "shard", "gradient_checkpointing": True}
-LONG = {"steps": 50, "dtype": torch.float32, "seq_len": 8, "watch": None}
+LONG = {"steps": 50, "dtype": torch.float32, "seq_len": 8, "watch": None, "init": 0.05}
 MODES = {
     "replicate": Mode(),
     "shard": Mode(settings={"parallel": "shard"}),
@@ -100,7 +102,7 @@ def make_source(carry: str, group: Group, seq_len: int = 16) -> BatchSource:
 
 def make_trainer(mode: Mode, folder: Path, group: Group, device: torch.device) -> Trainer:
     torch.manual_seed(0)
-    system = make_system("mixed", pkm={**PKM, "sparse_grad": mode.sparse})
+    system = make_system("mixed", pkm={**PKM, "sparse_grad": mode.sparse}, initializer_range=mode.init)
     assert system.fwpkm is not None
     system = replace(system, fwpkm=replace(system.fwpkm, sparse_grad=mode.base_sparse))
     config = TrainConfig(

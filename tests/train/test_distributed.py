@@ -127,7 +127,7 @@ def test_fifty_steps_in_float32_have_the_losses_of_one_process(tmp_path: Path) -
     found = start(tmp_path / "two", 2, "long")
     expected = run("long", tmp_path / "one", Group())["losses"]
     assert len(expected) == 50
-    assert expected[-1] < expected[0] - 0.5, "the model must have moved"
+    assert expected[-1] < expected[0] - 0.1, "the model must have moved"
     for mode in LONG:
         assert found[mode]["losses"] == pytest.approx(expected, rel=1e-6), mode
 
