@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fwpkm.cli.session_options import load_reader
+from fwpkm.cli.session_options import CHECKPOINT_HELP, load_reader
 from fwpkm.cli.settings_options import add_settings, settings_of
 from fwpkm.data.haystack import ProseHaystack
 from fwpkm.data.needles import NeedleMaker
@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for kind, cls in _SETTINGS.items():
         own = kinds.add_parser(kind, help=_SUMMARY[kind])
-        own.add_argument("checkpoint", help="folder of a trained model")
+        own.add_argument("checkpoint", help=CHECKPOINT_HELP)
         own.add_argument(
             "--text", default="novel", help="a corpus folder or text file; the shipped novel's last fifth"
         )

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fwpkm.cli.session_options import ProgressLine, load_reader, text_of
+from fwpkm.cli.session_options import CHECKPOINT_HELP, ProgressLine, load_reader, text_of
 from fwpkm.data.extra import need
 from fwpkm.inspect.data import page_data
 from fwpkm.inspect.guard import LOOPBACK
@@ -21,7 +21,7 @@ _ANY = ("", "0.0.0.0", "::")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("checkpoint", help="folder of a trained model")
+    parser.add_argument("checkpoint", help=CHECKPOINT_HELP)
     parser.add_argument("document", help="a text file in UTF-8; - is standard input")
     parser.add_argument(
         "--question",

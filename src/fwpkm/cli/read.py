@@ -1,16 +1,16 @@
 """Read documents into a memory file."""
 
 import argparse
-from pathlib import Path
 
-from fwpkm.cli.session_options import ProgressLine, load_reader, text_of
+from fwpkm.cli.session_options import CHECKPOINT_HELP, ProgressLine, load_reader, text_of
 from fwpkm.memory.quantise import ROW_FORMATS
+from fwpkm.models.shipped import find_checkpoint
 from fwpkm.sessions.session import MemorySession
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("checkpoint", help="folder of a trained model")
+    parser.add_argument("checkpoint", help=CHECKPOINT_HELP)
     parser.add_argument(
         "documents", nargs="+", metavar="document", help="text files in UTF-8; - is standard input"
     )
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         session.rollback(to=MemorySession.load(options.memory, model, tokenizer).mark())
     for name, text in texts.items():
         session.read(text, times=options.times, name=name, progress=ProgressLine(name))
-    checkpoint = str(Path(options.checkpoint).resolve())
+    checkpoint = str(find_checkpoint(options.checkpoint).resolve())
     report = session.save(options.out, rows=options.rows, checkpoint=checkpoint)
     print(
         f"{options.out}: {session.tokens_seen} tokens, {report.num_rows} rows, {report.num_bytes / 2**20:.1f} MiB, "

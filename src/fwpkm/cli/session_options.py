@@ -8,25 +8,29 @@ from fwpkm.data.tokenizer import Tokenizer, load_tokenizer
 from fwpkm.models.base_config import BASE_FILE
 from fwpkm.models.decoder import Decoder
 from fwpkm.models.files import load_model
+from fwpkm.models.shipped import checkpoint_names, find_checkpoint
+
+CHECKPOINT_HELP = f"folder of a trained model, or one that comes with fwpkm: {', '.join(checkpoint_names())}"
 
 
-def load_reader(folder: str, device: str) -> tuple[Decoder, Tokenizer]:
-    """Load the model and the tokenizer of a folder that `fwpkm train` exported.
+def load_reader(name: str, device: str) -> tuple[Decoder, Tokenizer]:
+    """Load the model and the tokenizer of a folder that `fwpkm train` exported, or that comes with the package.
 
     Raises:
         ValueError: If something in the folder is damaged, or there is no tokenizer.
-        FileNotFoundError: If the folder holds no model.
+        FileNotFoundError: If there is no such folder, or it holds no model.
     """
+    folder = find_checkpoint(name)
     model = _load(folder, device)
-    if not any((Path(folder) / name).is_file() for name in ("fwpkm_tokenizer.json", "tokenizer.json")):
+    if not any((folder / file).is_file() for file in ("fwpkm_tokenizer.json", "tokenizer.json")):
         raise ValueError(
             f"{folder}: holds no tokenizer; save the one that the model was trained with beside it"
         )
     return model, load_tokenizer(folder)
 
 
-def _load(folder: str, device: str) -> Decoder:
-    if not (Path(folder) / BASE_FILE).is_file():
+def _load(folder: Path, device: str) -> Decoder:
+    if not (folder / BASE_FILE).is_file():
         return load_model(folder, device)
     from fwpkm.models.attach.folder import load_base_decoder  # transformers is an extra
 

@@ -1,19 +1,20 @@
 """Small results of every kind, made up: for tests of files and pages."""
 
-from fwpkm.eval.continual import ContinualCell, ContinualResult, ContinualSettings
+from fwpkm.eval.continual import Condition, ContinualCell, ContinualResult, ContinualSettings, Phase
 from fwpkm.eval.files import Result
 from fwpkm.eval.gates import GateCell, GatePosition, GateResult, GateSettings
 from fwpkm.eval.needles import NeedleCell, NeedleResult, NeedleSettings, Variant
 from fwpkm.eval.perplexity import PerplexityResult, PerplexitySettings, PositionBin, RunLoss
 from fwpkm.eval.result import Origin
 from fwpkm.eval.slots import AgeBin, Growth, SlotLayer, SlotResult, SlotSettings
+from fwpkm.nested import from_mapping
 
 
 def make_origin(name: str = "tiny") -> Origin:
     """Say that somebody measured something."""
     facts = ("checkpoint", "text", "tokenizer", "command", "device", "threads", "torch", "backend", "python")
     named = {fact: f"some {fact}" for fact in (*facts, "fwpkm", "commit", "date")}
-    return Origin(name=name, num_parameters=1234, memory_layers=(0, 2), **named)
+    return from_mapping(Origin, {"name": name, "num_parameters": 1234, "memory_layers": [0, 2], **named})
 
 
 def make_needles(name: str = "tiny", *, variants: tuple[Variant, ...] = ("normal",)) -> NeedleResult:
@@ -71,7 +72,12 @@ def make_slots(name: str = "tiny") -> SlotResult:
 
 def make_continual(name: str = "tiny") -> ContinualResult:
     """Make all phases with a fresh memory, and the last with one that lived on."""
-    places = (("first", "fresh"), ("other", "fresh"), ("again", "fresh"), ("again", "carried"))
+    places: list[tuple[Phase, Condition]] = [
+        ("first", "fresh"),
+        ("other", "fresh"),
+        ("again", "fresh"),
+        ("again", "carried"),
+    ]
     cells = [
         ContinualCell(
             phase=phase,

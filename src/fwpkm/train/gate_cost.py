@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from fwpkm.layers.frame import MemoryFrame
 from fwpkm.models.decoder import Decoder
 
 
@@ -40,11 +41,8 @@ def watch_gates(model: Decoder) -> Iterator[OpenGates]:
     Raises:
         ValueError: If the decoder has no memory with a gate.
     """
-    gates = [
-        block.memory.gate_proj
-        for block in model.blocks
-        if block.memory is not None and getattr(block.memory, "gated", False)
-    ]
+    memories = [block.memory for block in model.blocks]
+    gates = [m.gate_proj for m in memories if isinstance(m, MemoryFrame) and m.gated]
     if not gates:
         raise ValueError(
             "train: gate_cost needs a memory with a gate, got a model with none; unset gate_cost"

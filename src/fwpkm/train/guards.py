@@ -61,7 +61,10 @@ def _collapse(name: str, share: float) -> str:
 
 def _saturation(name: str, mean: float) -> str:
     side, remedy = (
-        ("closed", "the model ignores this memory: narrow attention (narrow_probability) or add recall tasks")
+        (
+            "closed",
+            "the model ignores this memory: narrow attention (narrow_probability), add recall tasks or lower gate_cost",
+        )
         if mean < 0.5
         else ("open", "every token is learned with full weight: lower train.optimizer.lr")
     )

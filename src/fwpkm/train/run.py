@@ -138,13 +138,12 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
         logger.info("device auto -> %s", name)
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
-        device = torch.device(name)
+        return torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"train.device: must be a torch device or 'auto', got {name!r} ({error})") from error
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return device
 
 
 def make_trainer(
