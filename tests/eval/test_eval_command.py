@@ -117,7 +117,7 @@ def test_a_corpus_and_a_text_file_can_be_read(checkpoint: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["needles", "nowhere"], "no config.json in nowhere"),
+        (["needles", "nowhere"], "unknown model 'nowhere'"),
         (["needles", "MODEL", "--text", "nowhere.txt"], "no such file or folder"),
         (["needles", "MODEL", "--text", "empty.txt"], "empty.txt: must hold some text"),
         (["perplexity", "MODEL", "--text", "binary.txt"], "binary.txt: must be a text in UTF-8"),

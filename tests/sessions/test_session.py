@@ -253,7 +253,7 @@ def test_the_command_line_says_what_is_wrong(folder, capsys):
     book, out = str(folder / "book.txt"), str(folder / "book.fwpkm")
     (folder / "latin.txt").write_bytes("né".encode("latin-1"))
     for arguments, message in (
-        (["read", str(folder / "none"), book, "--out", out], "config.json"),
+        (["read", str(folder / "none"), book, "--out", out], "give a folder"),
         (["read", str(folder / "model"), str(folder / "latin.txt"), "--out", out], "must be a text in UTF-8"),
         (["read", str(folder / "model"), book, "--out", out, "--times", "0"], "times must be at least 1"),
         (["ask", "--memory", out, "x"], "no such file"),

@@ -22,7 +22,7 @@ def find_checkpoint(name: str | Path) -> Path:
     for folder in (Path(name), *(place / name for place in _SHIPPED)):
         if folder.is_dir():
             return folder
-    known = unknown_name("name", str(name), checkpoint_names())
+    known = unknown_name("model", str(name), checkpoint_names())
     raise FileNotFoundError(
-        f"no model {str(name)!r}: neither a folder nor one that comes with fwpkm ({known})"
+        f"{known}; give a folder that fwpkm train exported, or a model that comes with fwpkm"
     )
