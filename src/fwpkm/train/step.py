@@ -1,6 +1,7 @@
 """Losses and gradients of one step: all parts of a process's share, all spans of its sequences."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 
 import torch
@@ -77,11 +78,11 @@ class StepRunner:
         self, span: Batch, cache: DecoderCache | None, mask: Tensor | None, draw: torch.Generator
     ) -> tuple[DecoderOutput, Tensor | float]:
         """Run the decoder; return what its open gates cost, summed over tokens, too."""
-        if not (self.config.gate_cost and torch.is_grad_enabled()):
-            return self.model(span.input_ids, cache, mask, logits_to_keep=0, generator=draw), 0.0
-        with watch_gates(self.model) as gates:
+        priced = self.config.gate_cost and torch.is_grad_enabled()
+        with watch_gates(self.model) if priced else nullcontext() as gates:
             output = self.model(span.input_ids, cache, mask, logits_to_keep=0, generator=draw)
-        return output, self.config.gate_cost * gates.add_up(span.mask.to(self.device))
+        cost = 0.0 if gates is None else self.config.gate_cost * gates.add_up(span.mask)
+        return output, cost
 
     def autocast(self) -> torch.autocast:
         """Compute matrix products as the run wants them."""
