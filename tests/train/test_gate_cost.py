@@ -71,6 +71,27 @@ def test_parts_and_spans_pay_what_the_whole_pays() -> None:
         torch.testing.assert_close(p, q, atol=2e-6, rtol=1e-4)
 
 
+def test_only_the_layers_named_pay() -> None:
+    model, data = decoder(fwpkm_layers=[0, 1], fwpkm=MEMORY), batch(4, 9)
+    plain = gradients(model, data)
+    first = gradients(model, data, gate_cost=0.25, gate_cost_layers=(0,))
+    second = gradients(model, data, gate_cost=0.25, gate_cost_layers=(1,))
+    both = gradients(model, data, gate_cost=0.5)
+    for p, a, b, c in zip(plain, first, second, both, strict=True):
+        torch.testing.assert_close(a + b - p, c, atol=2e-6, rtol=1e-4)
+    gate = [name.startswith("blocks.1.memory.gate_proj") for name, _ in model.named_parameters()].index(True)
+    assert torch.equal(first[gate], plain[gate])
+    assert not torch.equal(second[gate], plain[gate])
+
+
+def test_layers_without_a_gate_cannot_pay() -> None:
+    model = decoder(fwpkm_layers=[1], fwpkm=MEMORY)
+    with pytest.raises(ValueError, match=r"gate_cost_layers .* got \[0\]; those with one are \[1\]"):
+        gradients(model, batch(2, 5), gate_cost=0.1, gate_cost_layers=(0,))
+    with pytest.raises(ValueError, match="gate_cost_layers must name a layer or be unset"):
+        TrainConfig(steps=1, gate_cost_layers=())
+
+
 def test_a_model_without_gates_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a memory with a gate"):
         gradients(decoder(), batch(2, 5), gate_cost=0.1)

@@ -122,6 +122,8 @@ class TrainConfig:
     gate_cost: float = 0.0
     """Nats that a token costs whose gates are all fully open. What a memory writes overwrites what it knew: a
     small price lets it leave out what helps nobody, which documents longer than the sequences need."""
+    gate_cost_layers: tuple[int, ...] | None = None
+    """Decoder layers whose memories pay `gate_cost`, counted from 0; None is all that have a gate."""
     precision: Precision = "float32"
     """bfloat16 runs matrix products under autocast; weights, tables and losses stay float32."""
     truncate: int | None = None
@@ -175,6 +177,8 @@ class TrainConfig:
         problems += not_positive(self, "max_minutes")
         if self.gate_cost < 0:
             problems.append(f"gate_cost must be at least 0, got gate_cost={self.gate_cost}")
+        if self.gate_cost_layers == ():
+            problems.append("gate_cost_layers must name a layer or be unset, got []")
         if self.gate_cost and self.gradient_checkpointing:
             problems.append("gate_cost cannot be had with gradient_checkpointing=true; give up one")
         for name, known in _CHOICES.items():

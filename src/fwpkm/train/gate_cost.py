@@ -1,6 +1,6 @@
 """A price on open gates: memories are to write what is worth it, for what they write costs what they knew."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -35,20 +35,30 @@ class OpenGates:
 
 
 @contextmanager
-def watch_gates(model: Decoder) -> Iterator[OpenGates]:
-    """Watch the gates of all memories of a decoder.
+def watch_gates(model: Decoder, layers: Collection[int] | None = None) -> Iterator[OpenGates]:
+    """Watch the gates of a decoder's memories.
+
+    Args:
+        model: The decoder.
+        layers: The layers whose memories are watched; None is all that have a gate.
 
     Raises:
-        ValueError: If the decoder has no memory with a gate.
+        ValueError: If the decoder has no memory with a gate, or one of the layers has none.
     """
-    memories = [block.memory for block in model.blocks]
-    gates = [m.gate_proj for m in memories if isinstance(m, MemoryFrame) and m.gated]
+    memories = {i: block.memory for i, block in enumerate(model.blocks)}
+    gates = {i: m.gate_proj for i, m in memories.items() if isinstance(m, MemoryFrame) and m.gated}
     if not gates:
         raise ValueError(
             "train: gate_cost needs a memory with a gate, got a model with none; unset gate_cost"
         )
-    watched = OpenGates(len(gates))
-    handles = [gate.register_forward_hook(watched.note) for gate in gates]
+    wanted = gates.keys() if layers is None else set(layers)
+    if wanted - gates.keys():
+        raise ValueError(
+            f"train: gate_cost_layers must have memories with a gate, got {sorted(wanted)}; those "
+            f"with one are {sorted(gates)}"
+        )
+    watched = OpenGates(len(wanted))
+    handles = [gates[i].register_forward_hook(watched.note) for i in sorted(wanted)]
     try:
         yield watched
     finally:

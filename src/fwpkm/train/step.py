@@ -79,7 +79,8 @@ class StepRunner:
     ) -> tuple[DecoderOutput, Tensor | float]:
         """Run the decoder; return what its open gates cost, summed over tokens, too."""
         priced = self.config.gate_cost and torch.is_grad_enabled()
-        with watch_gates(self.model) if priced else nullcontext() as gates:
+        layers = self.config.gate_cost_layers
+        with watch_gates(self.model, layers) if priced else nullcontext() as gates:
             output = self.model(span.input_ids, cache, mask, logits_to_keep=0, generator=draw)
         cost = 0.0 if gates is None else self.config.gate_cost * gates.add_up(span.mask)
         return output, cost
