@@ -176,6 +176,10 @@ class Overlay:
         """Return the same table, whose writes are noted from now on."""
         return Overlay(self.store.copy(), Journal())
 
+    def without_journal(self) -> "Overlay":
+        """Return the same table, whose writes are not noted."""
+        return self if self.journal is None else Overlay(self.store.copy())
+
     def _refuse_journal(self, what: str) -> None:
         if self.journal is not None:
             raise ValueError(f"FwPKMState: a memory that keeps a journal cannot {what}")

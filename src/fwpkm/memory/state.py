@@ -126,6 +126,10 @@ class FwPKMState(RecurrentState):
             raise ValueError("FwPKMState.with_journal: " + "; ".join(problems))
         return replace(self, table=self.table.with_journal())
 
+    def without_journal(self) -> "FwPKMState":
+        """Return this memory to go on without a journal, which what it has learned does not need."""
+        return replace(self, table=self.table.without_journal())
+
     def sources(self, q: Float[Tensor, "1 1 H Dk"], *, most: int = 10) -> list[Source]:
         """Name the tokens behind what a query would read now, those that contribute most first.
 

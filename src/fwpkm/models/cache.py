@@ -134,6 +134,17 @@ class DecoderCache(State):
 
         return DecoderCache(blocks=tuple(note(block) for block in self.blocks))
 
+    def without_journal(self) -> "DecoderCache":
+        """Return the same with memories that go on without a journal, so that streams can be batched."""
+
+        def plain(block: BlockState) -> BlockState:
+            memory = block.memory
+            return (
+                replace(block, memory=memory.without_journal()) if isinstance(memory, FwPKMState) else block
+            )
+
+        return DecoderCache(blocks=tuple(plain(block) for block in self.blocks))
+
     def save(
         self,
         path: str | os.PathLike[str],
