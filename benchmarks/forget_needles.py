@@ -191,8 +191,8 @@ class Experiment:
         for found in self.places:
             before = self.before[found.place]
             lines.append(
-                f"document {found.place + 1} {before.share:18.1%} {found.forgotten.share:6.1%} {found.never.share:11.1%} "
-                f"{found.others_before.share:21.1%} {found.others.share:6.1%} "
+                f"document {found.place + 1} {before.share:18.1%} {found.forgotten.share:6.1%} "
+                f"{found.never.share:11.1%} {found.others_before.share:21.1%} {found.others.share:6.1%} "
                 f"{found.others_never.share:11.1%} {found.shared_slots / max(found.own_slots, 1):14.1%}"
             )
         return "\n".join(lines)

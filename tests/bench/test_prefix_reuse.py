@@ -59,3 +59,19 @@ def test_the_script_prints_one_line_a_length(reuse, tmp_path, capsys):
     assert reuse.main([*command, "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["document_tokens"] for line in lines] == [9, 17]
+
+
+def test_rows_of_a_trained_model_are_kept_with_command_and_commit(reuse, tmp_path):
+    out = tmp_path / "rows.json"
+    command = ["small", "--tokens", "40", "--question-tokens", "3", "--runs", "1", "--clock", "cpu"]
+    assert reuse.main([*command, "--out", str(out)]) == 0
+    kept = json.loads(out.read_text())
+    assert (kept["model"], kept["clock"]) == ("small", "cpu")
+    assert kept["machine"]["commit"]
+    assert [row["document_tokens"] for row in kept["rows"]] == [40]
+    assert kept["rows"][0]["again"]["median"] > 0
+
+
+def test_settings_of_a_trained_model_are_refused(reuse):
+    with pytest.raises(ValueError, match="--set changes recipes, and small is a trained model"):
+        reuse.main(["small", "--set", "model.dim=8"])
