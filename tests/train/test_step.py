@@ -60,7 +60,7 @@ def test_many_logits_are_worked_off_piece_by_piece(monkeypatch: pytest.MonkeyPat
     model = Decoder(make_system("full"))
     hidden = model(batch.input_ids).hidden
     whole = loss_sums(hidden, model.head_weight, batch).numbers()
-    monkeypatch.setattr("fwpkm.train.objective.MAX_LOGITS", 300)
+    monkeypatch.setattr("fwpkm.models.loss.MAX_LOGITS", 300)
     torch.testing.assert_close(loss_sums(hidden, model.head_weight, batch).numbers(), whole)
 
 

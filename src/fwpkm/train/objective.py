@@ -3,13 +3,11 @@
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from fwpkm.data.batches import Batch
-from fwpkm.models.loss import IGNORED, MAX_LOGITS
+from fwpkm.models.loss import IGNORED, token_losses
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,35 +67,16 @@ class Losses:
 
 
 def loss_sums(hidden: Float[Tensor, "B T D"], head_weight: Float[Tensor, "V D"], batch: Batch) -> LossSums:
-    """Add up the losses of a batch; many logits are computed piece by piece, again in the backward pass."""
+    """Add up the losses of a batch."""
     target, weight = batch.targets.flatten(), batch.weights.flatten()
-    entropy, right = _per_token(hidden.flatten(0, 1), head_weight, target)
-    plain, counts = entropy.detach().double(), target != IGNORED
+    losses = token_losses(hidden.flatten(0, 1), head_weight, target, weight)
+    plain, counts = losses.entropy.double(), target != IGNORED
     stressed = counts & (weight > 1)
     return LossSums(
-        weighted=(entropy * weight).sum(),
+        weighted=losses.weighted,
         entropy=plain.sum(),
         count=counts.sum().double(),
         stressed_entropy=(plain * stressed).sum(),
         stressed_count=stressed.sum().double(),
-        stressed_right=(right & stressed).sum().double(),
+        stressed_right=(losses.right & stressed).sum().double(),
     )
-
-
-def _per_token(h: Tensor, head_weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    rows = max(1, MAX_LOGITS // head_weight.shape[0])
-    if h.shape[0] <= rows:
-        return _entropy(h, head_weight, target)
-    parts = [
-        checkpoint(_entropy, part, head_weight, wanted, use_reentrant=False)
-        for part, wanted in zip(h.split(rows), target.split(rows), strict=True)
-    ]
-    entropy, right = zip(*parts, strict=True)
-    return torch.cat(entropy), torch.cat(right)
-
-
-def _entropy(h: Tensor, head_weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    logits = h @ head_weight.T
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    entropy = F.cross_entropy(logits, target, reduction="none", ignore_index=IGNORED)
-    return entropy, logits.detach().argmax(-1) == target
