@@ -1,7 +1,9 @@
 """Hundreds of memories in one allocation: none depends on another, forks share, and it all takes little room."""
 
 import gc
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from fwpkm import FwPKM, FwPKMConfig
 from fwpkm.memory.join import join_states
 from fwpkm.memory.pool import MemoryPool
+from fwpkm.memory.state import FwPKMState
 from fwpkm.models.decoder import Decoder
 from fwpkm.testing.states import assert_same_state
 from fwpkm.testing.systems import make_system
@@ -30,10 +33,16 @@ def read(layer, state, x):
     return layer(x[None], state)
 
 
-@settings(max_examples=2)
+def through_a_file(layer, state):
+    with tempfile.TemporaryDirectory() as folder:
+        state.save(Path(folder) / "memory.fwpkm", layer)
+        return FwPKMState.load(Path(folder) / "memory.fwpkm", layer)
+
+
+@settings(max_examples=4)
 @given(st.integers(0, 2**31))
 def test_hundreds_of_interleaved_sessions_are_each_what_they_would_be_alone(seed):
-    """P2, P3 and P5: sessions are parked, restored, forked and batched at random, and checked one by one."""
+    """P2, P3 and P5: sessions are parked, restored, saved, forked and batched at random, and checked one by one."""
     layer, rng = make_layer(), torch.Generator().manual_seed(seed)
     pool = MemoryPool(rows="exact", block_rows=64)
     parked = {i: pool.park(layer.initial_state(1)) for i in range(200)}
@@ -48,6 +57,8 @@ def test_hundreds_of_interleaved_sessions_are_each_what_they_would_be_alone(seed
         x = torch.randn(len(group), max(lengths), CONFIG.dim, generator=rng, dtype=torch.float64)
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         states = [parked[i].restore() for i in group]
+        if draw(4) == 0:
+            states[0] = through_a_file(layer, states[0])
         with torch.no_grad():
             _, batch = layer(x, join_states(states), mask)
         for place, i in enumerate(group):

@@ -7,7 +7,7 @@ from fwpkm.data.tokenizer import ByteTokenizer
 from fwpkm.models.decoder import Decoder
 from fwpkm.sessions.engine import Sampling
 from fwpkm.sessions.session import MemorySession
-from fwpkm.sessions.together import read_together
+from fwpkm.sessions.together import ask_together, read_together
 from fwpkm.testing.systems import make_system
 
 TEXTS = ("The first of three books.", "Another, of whales.", "The last is short.")
@@ -37,6 +37,20 @@ def test_a_journal_changes_no_answer(model):
         tables(new_session(model)), tables(new_session(model, journal=False)), strict=True
     ):
         assert torch.equal(noted, plain)
+
+
+def test_sessions_with_a_journal_read_and_answer_together_with_others(model):
+    sessions = [MemorySession(model, ByteTokenizer(), journal=journal) for journal in (True, False, True)]
+    read_together(sessions, TEXTS, names=TEXTS)
+    few = Sampling(max_tokens=5)
+    answers = ask_together(sessions, [" What"] * 3, few)
+    assert answers == [new_session(model, [text], journal=False).ask(" What", few) for text in TEXTS]
+    for session, text in zip(sessions, TEXTS, strict=True):
+        assert [reading.name for reading in session.readings] == [text]
+    assert sessions[0].why(" What")
+    before = tables(MemorySession(model, ByteTokenizer()))
+    sessions[2].forget(TEXTS[2])
+    assert all(torch.equal(a, b) for a, b in zip(tables(sessions[2]), before, strict=True))
 
 
 def test_sources_are_tokens_that_wrote_the_slots_that_were_read(model):
@@ -119,8 +133,6 @@ def test_what_needs_a_journal_says_so(model, tmp_path):
     session = new_session(model)
     with pytest.raises(ValueError, match="did you mean 'book 1'"):
         session.forget("book1")
-    with pytest.raises(ValueError, match="part of a batch"):
-        read_together([session, session.fork()], ["a", "b"])
     session.save(tmp_path / "x.fwpkm")
     loaded = MemorySession.load(tmp_path / "x.fwpkm", model, ByteTokenizer())
     assert loaded.readings == session.readings

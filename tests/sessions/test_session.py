@@ -249,14 +249,52 @@ def test_read_and_ask_on_the_command_line(folder, model, capsys, monkeypatch):
     assert "book.txt" in capsys.readouterr().out
 
 
+def test_a_memory_knows_its_model_and_says_where_it_was(folder, capsys):
+    book, out, model = (str(folder / name) for name in ("book.txt", "book.fwpkm", "model"))
+    assert main(["read", model, book, "--out", out]) == 0
+    assert main(["ask", "--memory", out, ""]) == 2
+    assert "the prompt must have a token" in capsys.readouterr().err
+    (folder / "model").rename(folder / "moved")
+    assert main(["ask", "--memory", out, QUESTION]) == 2
+    assert f"was {model}, which is not there; give --checkpoint" in capsys.readouterr().err
+    assert main(["ask", "--memory", out, QUESTION, "--checkpoint", str(folder / "moved")]) == 0
+    capsys.readouterr()
+    assert main(["ask", "--memory", out, QUESTION, "--checkpoint", "small"]) == 2
+    assert "in the file and" in capsys.readouterr().err
+
+
+def test_a_memory_of_a_model_that_ships_is_good_wherever_fwpkm_is(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    fact = " The secret number for ID-7f3a is 481516."
+    (folder / "fact.txt").write_text(fact + " And so on, and so forth, for a while yet." * 3)
+    assert main(["read", "small", "fact.txt", "--out", "fact.fwpkm"]) == 0
+    assert main(["memory", "info", "fact.fwpkm"]) == 0
+    told = capsys.readouterr().out
+    assert "checkpoint: small" in told
+    assert "memory of a model" in told
+    assert f"read fact.txt: tokens 0 to {len(fact) + 3 * 42}" in told
+    monkeypatch.setattr("sys.stdin", io.StringIO(" The secret number for ID-7f3a is\n\n"))
+    assert main(["ask", "--memory", "fact.fwpkm", "--max-tokens", "7"]) == 0
+    assert capsys.readouterr().out == " 481516\n"
+
+
 def test_the_command_line_says_what_is_wrong(folder, capsys):
     book, out = str(folder / "book.txt"), str(folder / "book.fwpkm")
     (folder / "latin.txt").write_bytes("né".encode("latin-1"))
+    (folder / "blank.txt").write_text(" \n")
+    (folder / "zero.txt").write_text("a\0b")
     for arguments, message in (
         (["read", str(folder / "none"), book, "--out", out], "give a folder"),
         (["read", str(folder / "model"), str(folder / "latin.txt"), "--out", out], "must be a text in UTF-8"),
         (["read", str(folder / "model"), book, "--out", out, "--times", "0"], "times must be at least 1"),
         (["ask", "--memory", out, "x"], "no such file"),
+        (["read", str(folder / "model"), str(folder / "none.txt"), "--out", out], "there is no such file"),
+        (["read", str(folder / "model"), str(folder / "blank.txt"), "--out", out], "must hold some text"),
+        (["read", str(folder / "model"), str(folder / "zero.txt"), "--out", out], "zero byte at character 1"),
+        (["read", str(folder / "model"), book, "--out", str(folder)], "--out: must be a file"),
+        (["read", str(folder / "model"), book, "--out", str(folder / "no/m.fwpkm")], "folder must exist"),
+        (["read", book, book, "--out", out], "must be the folder of a trained model, got a file"),
+        (["ask", "--memory", book, "x"], "not a memory file"),
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err

@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from fwpkm.cli.session_options import load_reader
 from fwpkm.memory.files import read_file
+from fwpkm.models.shipped import checkpoint_names
 from fwpkm.sessions.engine import Sampling
 from fwpkm.sessions.session import MemorySession
 
@@ -39,13 +41,25 @@ def run(options: argparse.Namespace) -> int:
         stop=tuple(options.stop),
         seed=options.seed,
     )
-    folder = options.checkpoint or read_file(options.memory).header["extra"].get("checkpoint")
-    if folder is None:
-        raise ValueError(f"{options.memory}: does not say which model made it; give --checkpoint")
+    folder = options.checkpoint or _noted_checkpoint(options.memory)
     session = MemorySession.load(options.memory, *load_reader(folder, options.device))
     prompts = (line.rstrip("\n") for line in sys.stdin) if options.prompt is None else [options.prompt]
     for prompt in prompts:
+        if options.prompt is None and not prompt:
+            continue
         for text in session.stream(prompt, sampling):
             print(text, end="", flush=True)
         print()
     return 0
+
+
+def _noted_checkpoint(memory: str) -> str:
+    """Return where a memory file's model was when the file was made."""
+    noted = read_file(memory).header.get("extra", {}).get("checkpoint")
+    if noted is None:
+        raise ValueError(f"{memory}: does not say which model made it; give --checkpoint")
+    if not Path(noted).is_dir() and noted not in checkpoint_names():
+        raise ValueError(
+            f"{memory}: the model that made it was {noted}, which is not there; give --checkpoint"
+        )
+    return str(noted)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fwpkm.cli.session_options import CHECKPOINT_HELP, ProgressLine, load_reader, text_of
+from fwpkm.cli.session_options import CHECKPOINT_HELP, ProgressLine, check_out, load_reader, text_of
 from fwpkm.data.extra import need
 from fwpkm.inspect.data import page_data
 from fwpkm.inspect.guard import LOOPBACK
@@ -68,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Find out what would go wrong before the document is read, which takes its time."""
-    if options.out is not None and not Path(options.out).parent.is_dir():
-        raise ValueError(f"--out: its folder must exist, got {options.out}; make it first")
+    if options.out is not None:
+        check_out(options.out)
     if not 1 <= options.port <= _LAST_PORT:
         raise ValueError(f"--port must be from 1 to {_LAST_PORT}, got {options.port}")
     if options.serve:

@@ -9,6 +9,9 @@ from fwpkm.memory.files import read_file
 from fwpkm.memory.quantise import ROW_FORMATS
 from fwpkm.sessions.merge import merge_files
 
+_KINDS = {"DecoderCache": "memory of a model", "FwPKMState": "memory of one layer"}
+"""What files call the classes of what they hold."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -45,14 +48,19 @@ def _info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(facts, indent=1))
         return 0
-    print(f"{facts['kind']}, {_size(facts['tensor_bytes'])}, tokens seen {_list(facts['tokens_seen'])}")
+    kind = _KINDS.get(facts["kind"], facts["kind"])
+    print(f"{kind}, {_size(facts['tensor_bytes'])}, tokens seen {_list(facts['tokens_seen'])}")
     print(f"rows {facts['rows']}, relative error {facts['loss']:.2g}")
     for table in facts["tables"]:
         print(
             f"  {table['path']:24s} {table['written']} of {table['streams']} x {table['slots']} slots written "
             f"({table['occupancy']:.2%}), width {table['width']}"
         )
-    for name, value in facts["extra"].items():
+    extra = dict(facts["extra"])
+    for reading in extra.pop("readings", ()):
+        again = f", read {reading['times']} times" if reading["times"] > 1 else ""
+        print(f"  read {reading['name']}: tokens {reading['start']} to {reading['stop']}{again}")
+    for name, value in extra.items():
         print(f"  {name}: {value}")
     return 0
 

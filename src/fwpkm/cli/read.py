@@ -1,10 +1,11 @@
 """Read documents into a memory file."""
 
 import argparse
+from pathlib import Path
 
-from fwpkm.cli.session_options import CHECKPOINT_HELP, ProgressLine, load_reader, text_of
+from fwpkm.cli.session_options import CHECKPOINT_HELP, ProgressLine, check_out, load_reader, text_of
 from fwpkm.memory.quantise import ROW_FORMATS
-from fwpkm.models.shipped import find_checkpoint
+from fwpkm.models.shipped import checkpoint_names, find_checkpoint
 from fwpkm.sessions.session import MemorySession
 
 
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Read, save, and say what it took."""
+    check_out(options.out)
     texts = {name: text_of(name) for name in options.documents}
     model, tokenizer = load_reader(options.checkpoint, options.device)
     session = MemorySession(model, tokenizer, piece_tokens=options.piece)
@@ -31,10 +33,15 @@ def run(options: argparse.Namespace) -> int:
         session.rollback(to=MemorySession.load(options.memory, model, tokenizer).mark())
     for name, text in texts.items():
         session.read(text, times=options.times, name=name, progress=ProgressLine(name))
-    checkpoint = str(find_checkpoint(options.checkpoint).resolve())
-    report = session.save(options.out, rows=options.rows, checkpoint=checkpoint)
+    report = session.save(options.out, rows=options.rows, checkpoint=_lasting_name(options.checkpoint))
     print(
         f"{options.out}: {session.tokens_seen} tokens, {report.num_rows} rows, {report.num_bytes / 2**20:.1f} MiB, "
         f"relative error {report.loss:.2g}"
     )
     return 0
+
+
+def _lasting_name(checkpoint: str) -> str:
+    """Return what finds this model later: the name of one that comes with fwpkm, or its place."""
+    shipped = checkpoint in checkpoint_names() and not Path(checkpoint).is_dir()
+    return checkpoint if shipped else str(find_checkpoint(checkpoint).resolve())

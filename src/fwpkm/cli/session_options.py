@@ -17,9 +17,11 @@ def load_reader(name: str, device: str) -> tuple[Decoder, Tokenizer]:
     """Load the model and the tokenizer of a folder that `fwpkm train` exported, or that comes with the package.
 
     Raises:
-        ValueError: If something in the folder is damaged, or there is no tokenizer.
+        ValueError: If something in the folder is damaged, or there is no tokenizer, or it is no folder.
         FileNotFoundError: If there is no such folder, or it holds no model.
     """
+    if Path(name).is_file():
+        raise ValueError(f"{name}: must be the folder of a trained model, got a file")
     folder = find_checkpoint(name)
     model = _load(folder, device)
     if not any((folder / file).is_file() for file in ("fwpkm_tokenizer.json", "tokenizer.json")):
@@ -41,15 +43,32 @@ def text_of(name: str) -> str:
     """Read a text file in UTF-8; - is standard input.
 
     Raises:
-        ValueError: If it is no such text.
+        ValueError: If it is no such text, or an empty one.
         OSError: If it cannot be read.
     """
-    if name == "-":
-        return sys.stdin.read()
+    if name != "-" and not Path(name).exists():
+        raise FileNotFoundError(f"{name}: there is no such file")
     try:
-        return Path(name).read_text(encoding="utf-8")
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: must be a text in UTF-8, got {error}; convert it first") from error
+    if not text.strip():
+        raise ValueError(f"{name}: must hold some text, got {len(text)} blank characters")
+    if "\0" in text:
+        raise ValueError(f"{name}: must be a text, got a zero byte at character {text.index(chr(0))}")
+    return text
+
+
+def check_out(path: str) -> None:
+    """Find out whether a file can be written before the reading begins, which takes its time.
+
+    Raises:
+        ValueError: If its folder does not exist, or it is a folder itself.
+    """
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"--out: its folder must exist, got {path}; make it first")
+    if Path(path).is_dir():
+        raise ValueError(f"--out: must be a file, got the folder {path}")
 
 
 class ProgressLine:

@@ -144,13 +144,16 @@ class MemorySession:
             prompt: What to ask.
             sampling: How the answer is drawn.
             keep: Whether the session remembers question and answer; otherwise it stays as it was.
+
+        Raises:
+            ValueError: If the prompt is empty: what was read last is not kept, only what it wrote.
         """
         return "".join(self.stream(prompt, sampling, keep=keep))
 
     def stream(self, prompt: str, sampling: Sampling = Sampling(), *, keep: bool = False) -> Iterator[str]:  # noqa: B008
         """Yield the answer bit by bit; what `ask` would return, once all bits are joined."""
         answer, said = AnswerText(self.tokenizer, sampling.stop), list[int]()
-        ids = self.encode(prompt, continuing=True)
+        ids = self.encode_prompt(prompt)
         hidden, cache = read_tokens(self.model, self.cache, [ids], piece=self.piece_tokens)
         steps = generate(self.model, cache, hidden, sampling, lambda _, token: not answer.ended)
         for tokens, seen in steps:
@@ -173,9 +176,9 @@ class MemorySession:
             most: How many sources to name.
 
         Raises:
-            ValueError: If no journal is kept.
+            ValueError: If no journal is kept, or the prompt is empty.
         """
-        ids, more = self.encode(prompt, continuing=True), self.encode(answer, continuing=True)
+        ids, more = self.encode_prompt(prompt), self.encode(answer, continuing=True)
         # The token before an answer's token is the one that asks for it.
         last = max(1, len(more))
         asked = torch.cat((ids, more))[: len(ids) + last - 1]
@@ -274,6 +277,17 @@ class MemorySession:
             raise ValueError(f"MemorySession.load: a session is one stream, got {cache.num_streams}")
         readings = tuple(Reading(**reading) for reading in extra.get("readings", ()))
         return cls(model, tokenizer, Mark(cache=cache, readings=readings))
+
+    def encode_prompt(self, prompt: str) -> Int[Tensor, " T"]:
+        """Turn what is asked into tokens.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        ids = self.encode(prompt, continuing=True)
+        if not len(ids):
+            raise ValueError("MemorySession: the prompt must have a token, got an empty one")
+        return ids
 
     def encode(self, text: str, *, continuing: bool = False) -> Int[Tensor, " T"]:
         """Turn text into tokens."""

@@ -1,4 +1,4 @@
-"""Many sessions of one model at once, whatever their lengths; sessions with a journal go one by one."""
+"""Many sessions of one model at once, whatever their lengths."""
 
 from collections.abc import Sequence
 
@@ -18,18 +18,23 @@ def read_together(
     names: Sequence[str | None] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Let each session read its own text, all at once; see `MemorySession.read`.
+    """Let each session read its own text, all at once; one by one if one keeps a journal. See `MemorySession.read`.
 
     Raises:
         ValueError: If the sessions are not of one model, or there is not one text for each.
     """
     model = _one_model(sessions, texts, "texts")
+    names = [None] * len(sessions) if names is None else names
+    if any(session.keeps_journal for session in sessions):
+        for session, text, name in zip(sessions, texts, names, strict=True):
+            session.read(text, times=times, name=name, progress=progress)
+        return
     ids = [s.encode(text, continuing=s.tokens_seen > 0) for s, text in zip(sessions, texts, strict=True)]
     marks = read_documents(
         model,
         [session.mark() for session in sessions],
         ids,
-        [None] * len(sessions) if names is None else names,
+        names,
         times=times,
         piece=sessions[0].piece_tokens,
         progress=progress,
@@ -50,8 +55,8 @@ def ask_together(
     """
     model = _one_model(sessions, prompts, "prompts")
     answers = [AnswerText(session.tokenizer, sampling.stop) for session in sessions]
-    ids = [s.encode(prompt, continuing=True) for s, prompt in zip(sessions, prompts, strict=True)]
-    cache = join_caches([session.cache for session in sessions])
+    ids = [s.encode_prompt(prompt) for s, prompt in zip(sessions, prompts, strict=True)]
+    cache = join_caches([session.cache.without_journal() for session in sessions])
     hidden, cache = read_tokens(model, cache, ids, piece=sessions[0].piece_tokens)
     for tokens, _ in generate(model, cache, hidden, sampling, lambda b, _: not answers[b].ended):
         for b, token in tokens.items():

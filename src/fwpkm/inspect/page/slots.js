@@ -46,7 +46,7 @@ function slotButton(slot) {
 
 function tokenButton(token) {
   const button = make("button", { type: "button", onclick: () => goTo(token), "aria-label": `token ${token}, ${visible(texts[token])}` });
-  button.append(word(texts[token]), ` ${token}`);
+  button.append(word(texts[token]), make("span", { className: "place" }, ` at ${token}`));
   return button;
 }
 

@@ -26,7 +26,14 @@ function markChosen() {
 
 function markWriters() {
   for (const old of box.querySelectorAll(".wrote")) old.classList.remove("wrote");
-  for (const write of writesOf(view.slot)) tokens[write.token % data.tokens].classList.add("wrote");
+  // Stronger where more is left, over all readings: most writes of a closed gate leave nothing to speak of.
+  const writes = writesOf(view.slot), kept = new Map();
+  for (const write of writes) kept.set(write.token % data.tokens, (kept.get(write.token % data.tokens) || 0) + Math.abs(write.share));
+  const most = Math.max(...kept.values(), 1e-9);
+  for (const [token, share] of kept) {
+    tokens[token].classList.add("wrote");
+    tokens[token].style.setProperty("--kept", share / most);
+  }
 }
 
 function markSources() {
