@@ -10,7 +10,8 @@ def build_unchecked(cls: type[T], **values: Any) -> T:
     """Make a dataclass from field values of any type; its own `__post_init__` runs, and may refuse them."""
     made = object.__new__(cls)
     for f in fields(cls):  # type: ignore[arg-type]
-        value = values.pop(f.name, f.default)
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        value = values.pop(f.name, default)
         if value is MISSING:
             raise TypeError(f"build_unchecked: {cls.__name__} needs a value for {f.name}")
         object.__setattr__(made, f.name, value)

@@ -85,6 +85,29 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlignmentConfig:
+    """An auxiliary loss that teaches memories their addresses: where a text repeats itself, queries shall meet.
+
+    A token that stands after the same `context` tokens as an earlier one, and before the same next one, picks this
+    one out among all earlier tokens by its query (InfoNCE). Ours: the paper trains addresses by the language model's
+    loss alone.
+    """
+
+    cost: float = 0.0
+    """What it weighs beside the objective, per such token; 0 leaves it out."""
+    context: int = 16
+    """Tokens, itself counted, that must be the same. They should reach back to what tells two facts apart."""
+    temperature: float = 0.07
+    """Divides cosines."""
+
+    def __post_init__(self) -> None:
+        problems = below_one(self, "context") + not_positive(self, "temperature")
+        if self.cost < 0:
+            problems.append(f"cost must be at least 0, got cost={self.cost}")
+        refuse("AlignmentConfig", problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GuardConfig:
     """What counts as trouble."""
 
@@ -162,6 +185,8 @@ class TrainConfig:
     """[train.checkpoints]"""
     guards: GuardConfig = field(default_factory=GuardConfig)
     """[train.guards]"""
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    """[train.alignment]"""
 
     def __post_init__(self) -> None:
         counts = (
@@ -181,6 +206,8 @@ class TrainConfig:
             problems.append("gate_cost_layers must name a layer or be unset, got []")
         if self.gate_cost and self.gradient_checkpointing:
             problems.append("gate_cost cannot be had with gradient_checkpointing=true; give up one")
+        if self.alignment.cost and self.gradient_checkpointing:
+            problems.append("alignment.cost cannot be had with gradient_checkpointing=true; give up one")
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 problems.append(f"{name}: {unknown_name('value', value, known)}")

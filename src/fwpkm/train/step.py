@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from fwpkm.data.batches import Batch
 from fwpkm.data.shuffle import mix
 from fwpkm.models.cache import DecoderCache
 from fwpkm.models.decoder import Decoder, DecoderOutput
+from fwpkm.train.alignment import Repeats, find_repeats, watch_queries
 from fwpkm.train.config import TrainConfig
 from fwpkm.train.gate_cost import watch_gates
 from fwpkm.train.objective import NUM_SUMS, loss_sums
@@ -19,6 +21,17 @@ from fwpkm.train.renew import renew_streams
 
 Caches = Sequence[DecoderCache | None]
 """What each part's streams have seen; None is nothing."""
+
+
+class Scale(NamedTuple):
+    """What sums over all tokens of a step, of all processes, are divided by."""
+
+    weight: float
+    """The weight of all targets."""
+    tokens: float
+    """Real tokens."""
+    repeated: float
+    """Tokens that repeat an earlier one of their span."""
 
 
 class StepRunner:
@@ -46,19 +59,31 @@ class StepRunner:
             `LossSums.numbers` of this process, the weight of all targets of all processes, and what the parts'
             streams have seen now, without a graph.
         """
-        counts = torch.stack([batch.weights.double().sum(), batch.mask.double().sum()])
-        total, tokens = self.group.add_up(counts.to(self.device)).tolist()
+        scale = Scale(*self.group.add_up(self._counts(batch).to(self.device)).tolist())
         sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device)
         after: list[DecoderCache | None] = []
         for part, cache in zip(split_rows(batch, self.config.accumulate), carried, strict=True):
             cache = renew_streams(cache, part.fresh, self.model)
-            own, seen = self._part(part, cache, step, total, tokens)
+            own, seen = self._part(part, cache, step, scale)
             sums += own
             after.append(seen if self.config.carry == "document" else None)
-        return sums, total, after
+        return sums, scale.weight, after
+
+    def _counts(self, batch: Batch) -> Tensor:
+        """Count what losses are divided by."""
+        repeated = sum(int(repeats.anchors.sum()) for repeats in self._repeats(batch))
+        sums = [batch.weights.double().sum(), batch.mask.sum(), repeated]
+        return torch.tensor(sums, dtype=torch.float64)
+
+    def _repeats(self, batch: Batch) -> Iterator[Repeats]:
+        """Find what is repeated within each span, where that is of use."""
+        alignment = self.config.alignment
+        if alignment.cost and torch.is_grad_enabled():
+            for span in split_tokens(batch, self.config.truncate):
+                yield find_repeats(span.input_ids, span.targets, alignment.context)
 
     def _part(
-        self, part: Batch, cache: DecoderCache | None, step: int, total: float, tokens: float
+        self, part: Batch, cache: DecoderCache | None, step: int, scale: Scale
     ) -> tuple[Tensor, DecoderCache | None]:
         sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device)
         for span in split_tokens(part, self.config.truncate):
@@ -66,24 +91,37 @@ class StepRunner:
             span = span.to(self.device)
             with self.autocast():
                 draw = draw_for(self.config.seed, step)  # the same for all parts, spans and processes
-                output, open_gates = self._forward(span, cache, mask, draw)
+                output, extra = self._forward(span, cache, mask, draw, scale)
                 losses = loss_sums(output.hidden, self.model.head_weight, span)
-            if torch.is_grad_enabled() and total:
-                (losses.weighted / total + open_gates / tokens).backward()
+            if torch.is_grad_enabled() and scale.weight:
+                (losses.weighted / scale.weight + extra).backward()
             sums += losses.numbers()
             cache = output.cache.detach()
         return sums, cache
 
     def _forward(
-        self, span: Batch, cache: DecoderCache | None, mask: Tensor | None, draw: torch.Generator
+        self,
+        span: Batch,
+        cache: DecoderCache | None,
+        mask: Tensor | None,
+        draw: torch.Generator,
+        scale: Scale,
     ) -> tuple[DecoderOutput, Tensor | float]:
-        """Run the decoder; return what its open gates cost, summed over tokens, too."""
-        priced = self.config.gate_cost and torch.is_grad_enabled()
+        """Run the decoder; return what its gates and queries add to the objective, too."""
+        learns, alignment, cost = torch.is_grad_enabled(), self.config.alignment, self.config.gate_cost
         layers = self.config.gate_cost_layers
-        with watch_gates(self.model, layers) if priced else nullcontext() as gates:
+        with (
+            watch_gates(self.model, layers) if cost and learns else nullcontext() as gates,
+            watch_queries(self.model) if alignment.cost and learns else nullcontext() as queries,
+        ):
             output = self.model(span.input_ids, cache, mask, logits_to_keep=0, generator=draw)
-        cost = 0.0 if gates is None else self.config.gate_cost * gates.add_up(span.mask)
-        return output, cost
+        extra: Tensor | float = 0.0
+        if gates is not None:
+            extra = extra + cost * gates.add_up(span.mask) / scale.tokens
+        if queries is not None and scale.repeated:
+            repeats = find_repeats(span.input_ids, span.targets, alignment.context)
+            extra = extra + alignment.cost * queries.misses(repeats, alignment.temperature) / scale.repeated
+        return output, extra
 
     def autocast(self) -> torch.autocast:
         """Compute matrix products as the run wants them."""
