@@ -58,6 +58,9 @@ class StudyConfig:
     """What is measured on: "novel" for its last fifth, a corpus folder for its held-out part, or a text file."""
     needles: NeedleSettings | None = field(default_factory=NeedleSettings)
     """[study.needles]; "none" leaves them out. Ablations of the memory are left out for systems without one."""
+    once_from: int | None = None
+    """Documents with needles of this length or more are read once only, and no ablation is made of them: each would
+    take as long again."""
     perplexity: PerplexitySettings | None = field(default_factory=PerplexitySettings)
     """[study.perplexity]; "none" leaves it out. `memory` is what `memory_modes` says instead."""
     memory_modes: tuple[MemoryMode, ...] = ("normal",)
@@ -68,7 +71,7 @@ class StudyConfig:
     """Threads of each."""
 
     def __post_init__(self) -> None:
-        problems = below_one(self, "tokens", "jobs", "threads")
+        problems = below_one(self, "tokens", "jobs", "threads", "once_from")
         problems += [
             f"{name} must not be empty and name nothing twice, got {list(values)}"
             for name in ("seeds", "memory_modes")

@@ -134,7 +134,9 @@ def _measurements(config: StudyConfig, system: System) -> Iterator[tuple[str, st
     if config.needles is not None:
         own = _fitting(config.needles, system)
         for length in sorted(n for n in own.lengths if longest is None or n <= longest):
-            yield f"needles-{length}", f"needles in {length:,} tokens", replace(own, lengths=(length,))
+            once = config.once_from is not None and length >= config.once_from
+            asked = replace(own, reads=(1,), ablations=()) if once else own
+            yield f"needles-{length}", f"needles in {length:,} tokens", replace(asked, lengths=(length,))
     if config.perplexity is not None:
         modes = config.memory_modes if system.has_memory else config.memory_modes[:1]
         for mode in modes:
