@@ -151,6 +151,15 @@ def test_what_only_memories_have_is_left_out_elsewhere(tmp_path: Path) -> None:
     assert "--name 'full, YaRN'" in found["full"][3].command
 
 
+def test_long_documents_are_read_once(tmp_path: Path) -> None:
+    asked = "study.needles={lengths=[300, 600, 900], reads=[1, 3], ablations=['memory_off']}"
+    plan = plan_of(tmp_path, BASE, settings=("study.once_from=600", asked, "study.perplexity=none"))
+    found = {task.title: task.command for task in make_tasks(plan, tmp_path / "out") if task.title != "train"}
+    reads = {title: command.partition("--reads ")[2].partition(" --")[0] for title, command in found.items()}
+    assert list(reads.values()) == ["1 3", "1", "1"]
+    assert ["memory_off" in command for command in found.values()] == [True, False, False]
+
+
 def test_seeds_come_one_after_the_other(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, BASE, FULL, settings=("study.seeds=[0, 1]",))
     trained = [(t.system, t.seed) for t in make_tasks(plan, tmp_path) if t.title == "train"]
