@@ -195,6 +195,25 @@ def test_put_is_differentiable_in_rows_and_base():
     torch.testing.assert_close(grads, expected)
 
 
+@pytest.mark.parametrize("look", [torch.no_grad, torch.inference_mode])
+def test_a_put_keeps_its_graph_and_its_numbers_whoever_looks_first(look):
+    rows = torch.randn(3, DV).double().requires_grad_()
+    cells, written = torch.tensor([1, 14, 20]), torch.ones(3, dtype=torch.bool)
+    start = fresh(None)
+    table, cut = (start.put(cells, rows, written) for _ in range(2))
+    cut = cut.detach()
+    with look():
+        assert table.num_rows == cut.num_rows == 3
+        changed = write_in_place(cut, [draw_chunk(4)])
+        start = write_in_place(start, [draw_chunk(4)])
+    (grad,) = torch.autograd.grad(table.gather(cells).sum(), rows)
+    assert torch.equal(grad, torch.ones_like(rows))
+    assert torch.equal(table.gather(cells), rows)
+    assert torch.equal(cut.gather(cells), rows)
+    assert not cut.gather(cells).requires_grad
+    assert not torch.equal(changed.dense(), cut.dense())
+
+
 @given(seed=st.integers(0, 10**9), steps=st.integers(0, 6))
 def test_written_cells_and_bytes_are_counted_exactly_after_inference(seed, steps):
     torch.manual_seed(seed)

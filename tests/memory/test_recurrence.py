@@ -8,6 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fwpkm.memory import recurrence
 from fwpkm.ops.core.naive import core_naive
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.testing.accuracy import assert_all_accurate, rounding_noise
@@ -109,6 +110,18 @@ def test_any_cut_in_any_mode_equals_the_definition_in_one_call(
     names = ("output", "keys", "table")
     expected = dict(zip(names, by_definition(x, keys, options), strict=True))
     assert_same_numbers(dict(zip(names, got, strict=True)), expected)
+
+
+@pytest.mark.parametrize("pairs", [1, 40])
+def test_how_many_windows_are_scanned_together_changes_nothing(pairs, monkeypatch):
+    x, keys = make_streams(7, B=2, T=60, shared=False, H=2, n=4)
+    options = CoreOptions(topk=2, chunk_size=5, write_rule="exact")
+    with torch.no_grad():
+        together = fast(x, keys, options, lengths=(31,))
+        monkeypatch.setattr(recurrence, "_PAIRS_AT_ONCE", pairs)
+        apart = fast(x, keys, options, lengths=(31,))
+    for name, a, b in zip(("output", "keys", "table"), apart, together, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @given(

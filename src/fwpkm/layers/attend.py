@@ -106,6 +106,12 @@ def _softmax_attention(
         # One query a head: the heads of a group are as good as G times H / G queries, without copied keys.
         out = F.scaled_dot_product_attention(q.reshape(B, G, H // G, Dh), keys, v, attn_mask=visible)
         return out.reshape(B, 1, H, Dh)
+    if G != H and visible is not None:
+        # Likewise, the heads of a group are as good as H / G times as many queries of one head.
+        q = q.unflatten(2, (G, H // G)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        visible = visible.repeat(*[1] * (visible.dim() - 2), H // G, 1)
+        out = F.scaled_dot_product_attention(q, keys, v, attn_mask=visible)
+        return out.unflatten(2, (H // G, T)).permute(0, 3, 1, 2, 4).flatten(2, 3)
     if G != H:
         keys, v = keys.repeat_interleave(H // G, dim=1), v.repeat_interleave(H // G, dim=1)
     q = q.transpose(1, 2)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fwpkm.layers.checks import below_one, refuse
 from fwpkm.layers.norm import at_least_float32
 from fwpkm.layers.padding import Packing, packing_of
+from fwpkm.ops.short_conv import short_conv
 from fwpkm.state import State
 
 
@@ -84,12 +85,9 @@ class ShortConv(nn.Module):
         return y, self._next_state(full, state, packing)
 
     def _convolve(self, full: Float[Tensor, "B S D"]) -> Float[Tensor, "B T D"]:
-        """Add up shifted copies, which beats a depthwise convolution kernel on the CPU."""
-        full, taps = at_least_float32(full), at_least_float32(self.weight[:, 0]).unbind(-1)
-        T = full.shape[1] - len(taps) + 1
-        y = full[:, :T] * taps[0]
-        for i, tap in enumerate(taps[1:], start=1):
-            y = torch.addcmul(y, full[:, i : i + T], tap)
+        wide, weight = at_least_float32(full), at_least_float32(self.weight[:, 0])
+        dtype = torch.promote_types(wide.dtype, weight.dtype)
+        y = short_conv(wide.to(dtype), weight.to(dtype))
         return y if self.bias is None else y + self.bias
 
     def _next_state(

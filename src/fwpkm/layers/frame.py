@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from fwpkm.layers.norm import RMSNorm, at_least_float32, unit_rms
+from fwpkm.layers.norm import RMSNorm, scaled_units
 from fwpkm.layers.padding import hide_padding
+from fwpkm.ops import units
 from fwpkm.ops.answer import TINY_VARIANCE, can_frame
 
 VectorNorm = Literal["none", "l2", "zscore"]
@@ -77,25 +78,30 @@ class MemoryFrame(nn.Module):
         """Return queries, values and gates (None without a gate) in the precision of the memory."""
         if self._query_norm == "none" and can_frame(x, self.memory_dtype):
             return self._project_few(x)
-        dtype, unit = self.memory_dtype, unit_rms(at_least_float32(x), self.q_norm.eps)
-        q = self.q_proj(self.q_norm.scale(unit).to(x.dtype)).to(dtype)
+        dtype, norms = (
+            self.memory_dtype,
+            [self.q_norm, self.v_norm] + ([self.gate_norm] if self.gated else []),
+        )
+        for_q, for_v, *for_gate = scaled_units(x, self.q_norm.eps, *(norm.weight for norm in norms))
+        q = self.q_proj(for_q).to(dtype)
         if self._query_norm != "none":
             half = (q.shape[-1] if self._query_norm_over == "all" else self._head_dim) // 2
             q = normalise(q.unflatten(-1, (-1, half)), self._query_norm).flatten(-2)
         q = q.unflatten(-1, (-1, self._head_dim))
-        v = self.v_proj(self.v_norm.scale(unit).to(x.dtype)).to(dtype)
+        v = self.v_proj(for_v).to(dtype)
         if self._value_norm != "none":
             v = normalise(v, self._value_norm)
         if not self.gated:
             return q, v, None
-        return q, v, self.gate_proj(self.gate_norm.scale(unit).to(x.dtype)).to(dtype).mean(-1).sigmoid()
+        return q, v, self.gate_proj(for_gate[0]).to(dtype).mean(-1).sigmoid()
 
     def _project_few(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Do the same for a few tokens, whose time goes into the number of operations."""
-        from fwpkm.ops.answer.frame import normalised_, scaled_units
+        from fwpkm.ops.answer.frame import normalised_
+        from fwpkm.ops.answer.frame import scaled_units as scaled_few
 
         norms = [self.q_norm, self.v_norm] + ([self.gate_norm] if self.gated else [])
-        for_q, for_v, *for_gate = scaled_units(x, self.q_norm.eps, *(norm.weight for norm in norms))
+        for_q, for_v, *for_gate = scaled_few(x, self.q_norm.eps, *(norm.weight for norm in norms))
         q = self.q_proj(for_q).unflatten(-1, (-1, self._head_dim))
         v = normalised_(self.v_proj(for_v), self._value_norm)
         return q, v, self.gate_proj(for_gate[0]).mean(-1).sigmoid() if self.gated else None
@@ -114,12 +120,17 @@ class MemoryFrame(nn.Module):
             from fwpkm.ops.answer.frame import mixed_units
 
             return self.out_proj(mixed_units(v_hat, v, gate, self.out_norm.eps, self.out_norm.weight))
+        if not hooked and v.dtype == like.dtype and units.can_normalise(v, v_hat, gate, self.out_norm.weight):
+            mixed = units.mixed_units(v_hat, v, gate, self.out_norm.eps, self.out_norm.weight)
+            return hide_padding(self.out_proj(mixed), mask)
         mixed = v_hat + v if gate is None else v + gate[..., None] * (v_hat - v)
         return hide_padding(self.out_proj(self.out_norm(mixed.to(like.dtype))), mask)
 
 
 def normalise(x: Float[Tensor, "*B D"], kind: VectorNorm) -> Float[Tensor, "*B D"]:
     """Normalise the last dimension: "l2" to length 1, "zscore" to zero mean and unit standard deviation."""
+    if kind != "none" and units.can_normalise(x):
+        return units.normalised(x, kind)
     if kind == "l2":
         return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
     # torch.var_mean would warn where there are no tokens.

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fwpkm.ops import units
+
 
 def check_norm(where: str, dim: int, eps: float) -> None:
     """Raise ValueError unless `dim` and `eps` can normalise anything."""
@@ -27,6 +29,19 @@ def unit_rms(x: Float[Tensor, "*batch D"], eps: float) -> Float[Tensor, "*batch 
     return F.rms_norm(x, x.shape[-1:], eps=eps)
 
 
+def scaled_units(
+    x: Float[Tensor, "*batch D"], eps: float, *weights: Float[Tensor, " D"]
+) -> tuple[Float[Tensor, "*batch D"], ...]:
+    """Return  unit_rms(x) (1 + weight)  for every weight, computed in float32 or wider, in the dtype of `x`."""
+    wide, own = at_least_float32(x), [at_least_float32(weight) for weight in weights]
+    if units.can_normalise(wide, *own):
+        out = units.scaled_units(wide, eps, *own)
+    else:
+        unit = unit_rms(wide, eps)
+        out = tuple(unit * (1.0 + weight) for weight in own)
+    return tuple(y.to(x.dtype) for y in out)
+
+
 class RMSNorm(nn.Module):
     """Normalise by the root mean square and scale by 1 + weight, computed in float32 or wider.
 
@@ -46,11 +61,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Normalise `x`; the dtype of `x` is kept."""
-        return self.scale(unit_rms(at_least_float32(x), self.eps)).to(x.dtype)
-
-    def scale(self, unit: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        """Scale what has been normalised already, where several layers normalise the same hidden states."""
-        return unit * (1.0 + at_least_float32(self.weight))
+        return scaled_units(x, self.eps, self.weight)[0]
 
     def extra_repr(self) -> str:
         """Show width and eps when the module is printed."""

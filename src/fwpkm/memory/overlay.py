@@ -6,10 +6,9 @@ keeps the few rows that were overwritten since, and rebuilds storage of its own 
 before, and no handle ever sees the writes of another.
 """
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,41 +17,24 @@ from torch import Tensor
 from fwpkm.memory.journal import Journal, Write
 from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.store import RowStore
+from fwpkm.memory.versions import Put, Undo, limit_undo
 from fwpkm.ops.memory_scan import memory_scan_
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Undo:
-    """What turns the next newer version back into this one."""
-
-    log: tuple[tuple[Tensor, Tensor], ...]  # (rows, their contents before), oldest first
-    new_cells: Tensor
-    used: int
-
-    def apply(self, store: RowStore) -> None:
-        """Take one version's writes out of `store`."""
-        for row, contents in reversed(self.log):
-            store.rows[row] = contents
-        store.index.view(-1)[self.new_cells] = -1
-        store.used = self.used
-
-    @property
-    def num_rows(self) -> int:
-        """Rows kept."""
-        return sum(row.shape[0] for row, _ in self.log)
 
 
 class Overlay:
     """The tables of S streams, each N slots of width Dv, as one immutable value."""
 
-    __slots__ = ("__weakref__", "_newer", "_store", "_undo", "journal")
+    __slots__ = ("__weakref__", "_newer", "_put", "_store", "_undo", "journal")
 
-    def __init__(self, store: RowStore, journal: Journal | None = None) -> None:
+    def __init__(
+        self, store: RowStore | None, journal: Journal | None = None, put: Put | None = None
+    ) -> None:
         self._store: RowStore | None = store
+        self._put = put
         self.journal = journal
         """Every write so far, if a journal is kept."""
         self._newer: Overlay | None = None
-        self._undo: _Undo | None = None
+        self._undo: Undo | None = None
 
     def __reduce__(self) -> tuple[type["Overlay"], tuple[RowStore, Journal | None]]:
         """Pickle this version alone, not those that came after it."""
@@ -74,6 +56,8 @@ class Overlay:
     @property
     def store(self) -> RowStore:
         """This version's storage, to read from only; the next edit may take it over."""
+        if self._store is None and self._put is not None:
+            self._store, self._put = self._put.carry_out(), None
         if self._store is None:
             self._store = self._rebuild()
             self._newer = self._undo = None
@@ -97,6 +81,11 @@ class Overlay:
             return None
         return base
 
+    @property
+    def base_is_here(self) -> bool:
+        """Whether the base table is in this process, or all zeros."""
+        return not isinstance(self.store.base, RemoteTable)
+
     def gather(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
         """Copy the contents of `cells` (stream * N + slot); differentiable in rows and base."""
         return self.store.gather(cells)
@@ -111,14 +100,9 @@ class Overlay:
         """Return tables in which cell cells[r] holds rows[r] where it was written; differentiable in `rows`."""
         self._refuse_journal("be written with a graph, or by the definition; use torch.no_grad()")
         old = self.store
-        place = torch.arange(old.used, old.used + rows.shape[0], dtype=torch.int32, device=cells.device)
-        place = torch.where(written, place, -1)
-        # New rows come behind all old ones, so the maximum replaces an old place and keeps one not written.
-        index = old.index.flatten().scatter_reduce(0, cells, place, "amax").view(old.index.shape)
-        if old.used:
-            rows = torch.cat((old.rows[: old.used], rows))
-        new = old.replaced(index, rows)
-        return Overlay(new.compacted() if new.used > index.numel() else new)
+        old.borrowed = True  # until the write is carried out, these tensors must stay as they are
+        graph = torch.is_grad_enabled()
+        return Overlay(None, put=Put(old=old, cells=cells, rows=rows, written=written, graph=graph))
 
     @contextmanager
     def editing(self, num_pairs: int) -> Iterator["OverlayEditor"]:
@@ -139,10 +123,14 @@ class Overlay:
             editor.roll_back()
             raise
         self._undo, self._newer, self._store = editor.undo(), editor.result, None
-        _limit_undo(store, self)
+        limit_undo(store, self)
 
     def detach(self) -> "Overlay":
         """Cut the graph, keeping the numbers."""
+        if self._put is not None and not self._put.old.rows.requires_grad:
+            return Overlay(
+                None, self.journal, replace(self._put, rows=self._put.rows.detach(), detached=True)
+            )
         store = self.store
         new = store.moved(store.index, store.rows.detach(), store.base)
         return Overlay(new.compacted() if 2 * self.num_rows < store.used else new, self.journal)
@@ -238,8 +226,7 @@ class OverlayEditor:
             target: What the cells should have answered.
             tokens: Which tokens these are, for the journal; None: those that come next.
         """
-        if self.result.journal is not None:
-            self._note(self.result.journal, w, cells, number, write_w, target, tokens)
+        self.note(w, cells, number, write_w, target, tokens)
         row, new = self.store.claim(cells)
         if self._keep_log:
             old = row[row < self._used]
@@ -248,17 +235,44 @@ class OverlayEditor:
         count = [number.shape[0]]
         return memory_scan_(self.store.rows, row[number], w, write_w, target, count, count)
 
-    def _note(
+    def write_chunks(
         self,
-        journal: Journal,
-        w: Tensor,
-        cells: Tensor,
-        number: Tensor,
-        write_w: Tensor,
-        target: Tensor,
-        tokens: Tensor | None,
+        w: Float[Tensor, "M J"],
+        cells: Int[Tensor, " R"],
+        number: Int[Tensor, "M J"],
+        write_w: Float[Tensor, "Tw J"],
+        target: Float[Tensor, "Tw Dv"],
+        reads: Sequence[int],
+        writes: Sequence[int],
+        written: Bool[Tensor, " R"],
+    ) -> Float[Tensor, "M Dv"]:
+        """Read and write chunk after chunk on a copy of the distinct `cells`; `written` says which are kept.
+
+        `number` says which of them each pair addresses; for the others see `memory_scan`.
+        """
+        table = self.store.read(w.new_ones(cells.shape[0], 1), cells[:, None])
+        v_hat = memory_scan_(table, number, w, write_w, target, reads, writes)
+        row, new = self.store.claim(cells[written], fill=False)
+        if self._keep_log:
+            old = row[row < self._used]
+            self._log.append((old, self.store.copy_rows(old)))
+            self._new.append(new)
+        self.store.rows.index_copy_(0, row, table[written])
+        return v_hat
+
+    def note(
+        self,
+        w: Float[Tensor, "M J"],
+        cells: Int[Tensor, " R"],
+        number: Int[Tensor, "M J"],
+        write_w: Float[Tensor, "M J"],
+        target: Float[Tensor, "M Dv"],
+        tokens: Int[Tensor, " M"] | None = None,
     ) -> None:
-        """Put a write into the journal; copies, because these are views of what many tokens share."""
+        """Put a write into the journal, if one is kept, before it is done; copies what many tokens share."""
+        journal = self.result.journal
+        if journal is None:
+            return
         if tokens is None:
             tokens = torch.arange(journal.written, journal.written + len(w), device=w.device)
         write = Write(
@@ -278,15 +292,7 @@ class OverlayEditor:
         self.undo().apply(self.store)
         self.store.index[self.store.index >= self._used] = -1
 
-    def undo(self) -> _Undo:
+    def undo(self) -> Undo:
         """Return what takes this editor's writes out again."""
         new = torch.cat(self._new) if self._new else self.store.index.new_empty(0, dtype=torch.int64)
-        return _Undo(log=tuple(self._log), new_cells=new, used=self._used)
-
-
-def _limit_undo(store: RowStore, newest: Overlay) -> None:
-    """Let the oldest versions copy the storage, once the rows kept for them outweigh such a copy."""
-    alive = [v for ref in store.older if (v := ref()) is not None and v._undo is not None] + [newest]
-    while alive and sum(v._undo.num_rows for v in alive if v._undo is not None) > store.used:
-        alive.pop(0).store  # noqa: B018 - rebuilds, and forgets the way to its successor
-    store.older = [weakref.ref(v) for v in alive]
+        return Undo(log=tuple(self._log), new_cells=new, used=self._used)

@@ -4,18 +4,19 @@ All three take a rectangular block of tokens, the first of which begins a chunk,
 not yet `answered` retrieve, together with the fast weights after the last write.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from fwpkm.memory.overlay import Overlay
+from fwpkm.memory.overlay import OverlayEditor
 from fwpkm.memory.spans import take_spans
 from fwpkm.memory.tokens import Tokens
-from fwpkm.ops.addressing import address
+from fwpkm.memory.windows import FastWeights, address_all, address_at_once, address_window
+from fwpkm.ops.addressing import can_scan
 from fwpkm.ops.core.naive import core_naive
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import Window, plan_windows
@@ -23,21 +24,8 @@ from fwpkm.ops.core.weights import read_weights
 from fwpkm.ops.memory_scan import memory_scan
 from fwpkm.ops.slots import number_cells, read_counts
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FastWeights:
-    """The part of a state that is learned while answering."""
-
-    keys: Float[Tensor, "S 2 H n half"]
-    table: Overlay
-    streams: tuple[int, ...]
-    """Which of the table's streams each of the B token streams belongs to; `keys` are theirs alone."""
-
-    @property
-    def first_cells(self) -> Int[Tensor, " B"]:
-        """Number of slot 0 of each token stream, through all the table's streams."""
-        num_slots = self.keys.shape[-2] ** 2
-        return torch.tensor(self.streams, dtype=torch.int64, device=self.keys.device) * num_slots
+_PAIRS_AT_ONCE = 1 << 13
+"""Reads for which rows are copied and scanned together, so that the copy stays in the cache. Changes speed alone."""
 
 
 def scan_with_graph(
@@ -51,12 +39,12 @@ def scan_with_graph(
 ) -> tuple[Float[Tensor, "B t Dv"], FastWeights]:
     """Carry out the recurrence on a compact copy of the rows it touches, differentiable in everything."""
     windows = plan_windows(x.num_tokens, options, answered=answered, flush=flush)
-    scores, cells, keys = _address_all(x, weights, windows, options)
+    scores, cells, keys = address_all(x, weights, windows, options)
     B = x.q.shape[0]
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
-    w = read_weights(torch.cat(scores), options.weights, temperature)
+    w = read_weights(scores, options.weights, temperature)
     own = torch.cat(take_spans(w[None], _leading(reads, writes)), dim=1)[0]
-    ids, rows = number_cells(torch.cat(cells), weights.table.store.index.numel())
+    ids, rows = number_cells(cells, weights.table.store.index.numel())
     parts = zip(rows.split(reads), windows, strict=True)
     scale = torch.cat([_scale(x, part, win, options, ids.shape[0]) for part, win in parts])
     step = _write_weights(x, windows, options, own, scale)
@@ -84,24 +72,77 @@ def scan_in_place(
     """Carry out the recurrence window by window on the streams' own rows, for inference."""
     windows = plan_windows(x.num_tokens, options, answered=answered, flush=flush)
     B, J = x.q.shape[0], x.q.shape[2] * options.topk
+    at_once = weights.table.base_is_here and can_scan(x.q, weights.keys)
+    form = _scan_group if at_once else _scan_window
+    # A journal notes window by window; so does whatever is not done at once.
+    tokens = _PAIRS_AT_ONCE // (B * J) if at_once and weights.table.journal is None else 1
     keys, out = weights.keys, []
     with weights.table.editing(sum(B * win.num_written * J for win in windows)) as editor:
-        for win in windows:
-            q = x.q[:, win.start : win.stop]
-            score, cells, keys = _address_window(q, replace(weights, keys=keys), win, options)
-            w = read_weights(score, options.weights, temperature)
-            m = B * win.num_written
-            rest = editor.store.read(w[m:], cells[m:])
-            if m:
-                own = w[:m]
-                seen, rows = number_cells(cells, editor.store.index.numel())
-                step = _write_weights(x, (win,), options, own, _scale(x, rows, win, options, seen.shape[0]))
-                written = number_cells(cells[:m], editor.store.index.numel())
-                rest = torch.cat(
-                    (editor.write(own, *written, step, _of_written(x.v, (win,), options.lookahead)), rest)
-                )
-            out.append(_first_answers(rest, win, B))
+        for group in _groups(windows, tokens):
+            part, keys = form(x, replace(weights, keys=keys), group, options, temperature, editor)
+            out.append(part)
     return torch.cat(out, dim=1), replace(weights, keys=keys, table=editor.result)
+
+
+def _groups(windows: Sequence[Window], tokens: int) -> Iterator[tuple[Window, ...]]:
+    """Take windows together up to so many tokens, but at least one."""
+    group: list[Window] = []
+    for win in windows:
+        if group and sum(own.num_tokens for own in group) + win.num_tokens > tokens:
+            yield tuple(group)
+            group = []
+        group.append(win)
+    if group:
+        yield tuple(group)
+
+
+def _scan_window(
+    x: Tokens,
+    weights: FastWeights,
+    windows: tuple[Window, ...],
+    options: CoreOptions,
+    temperature: Tensor | float,
+    editor: OverlayEditor,
+) -> tuple[Tensor, Tensor]:
+    """Read and write one window on the streams' own rows; return its answers, and the keys after it."""
+    (win,), B = windows, x.q.shape[0]
+    score, cells, keys = address_window(x.q[:, win.start : win.stop], weights, win, options)
+    w = read_weights(score, options.weights, temperature)
+    m = B * win.num_written
+    rest = editor.store.read(w[m:], cells[m:])
+    if m:
+        own, num_cells = w[:m], editor.store.index.numel()
+        seen, rows = number_cells(cells, num_cells)
+        step = _write_weights(x, windows, options, own, _scale(x, rows, win, options, seen.shape[0]))
+        target = _of_written(x.v, windows, options.lookahead)
+        rest = torch.cat((editor.write(own, *number_cells(cells[:m], num_cells), step, target), rest))
+    return _first_answers(rest, win, B), keys
+
+
+def _scan_group(
+    x: Tokens,
+    weights: FastWeights,
+    windows: tuple[Window, ...],
+    options: CoreOptions,
+    temperature: Tensor | float,
+    editor: OverlayEditor,
+) -> tuple[Tensor, Tensor]:
+    """Do the same for several windows, on a copy of all rows that they touch."""
+    B, num_cells = x.q.shape[0], editor.store.index.numel()
+    scores, cells, keys = address_at_once(x, weights, windows, options)
+    reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
+    w = read_weights(scores, options.weights, temperature)
+    own = torch.cat([w[first:last] for first, last in _leading(reads, writes)])
+    ids, rows = number_cells(cells, num_cells)
+    parts = zip(rows.split(reads), windows, strict=True)
+    scale = torch.cat([_scale(x, part, win, options, ids.shape[0]) for part, win in parts])
+    step = _write_weights(x, windows, options, own, scale)
+    target = _of_written(x.v, windows, options.lookahead)
+    written = _written_rows(rows, reads, writes, ids.shape[0])
+    if editor.result.journal is not None and writes[0]:
+        editor.note(own, *number_cells(cells[: writes[0]], num_cells), step, target)
+    v_hat = editor.write_chunks(w, ids, rows, step, target, reads, writes, written)
+    return _all_first_answers(v_hat, windows, B), keys
 
 
 def scan_by_definition(
@@ -145,50 +186,6 @@ def scan_by_definition(
     table = weights.table.put(cells, rows, torch.ones_like(cells, dtype=torch.bool))
     new = replace(weights, keys=torch.stack([trace.keys for trace in traces]), table=table)
     return torch.cat([trace.output for trace in traces]), new
-
-
-def _address_all(
-    x: Tokens, weights: FastWeights, windows: Sequence[Window], options: CoreOptions
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    scores, cells = [], []
-    queries = take_spans(x.q, [(win.start, win.stop) for win in windows])
-    for q, win in zip(queries, windows, strict=True):
-        score, cell, keys = _address_window(q, weights, win, options)
-        weights = replace(weights, keys=keys)
-        scores.append(score)
-        cells.append(cell)
-    return scores, cells, weights.keys
-
-
-def _address_window(
-    q: Tensor, weights: FastWeights, win: Window, options: CoreOptions
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return scores and cells [B*M, J] of a window's tokens, the written ones of all streams first, and keys."""
-    keys = weights.keys
-    B, S, m = q.shape[0], keys.shape[0], win.num_written
-    shared = S < B
-    if shared:
-        q = torch.cat((q[:, :m].flatten(0, 1), q[:, m:].flatten(0, 1)))[None]
-    score, slot, keys = address(
-        q,
-        keys,
-        topk=options.topk,
-        score=options.score,
-        step_tokens=win.num_key_tokens * (B if shared else 1),
-        step_size=keys.new_full((S,), options.key_lr * options.addressing_weight),
-    )
-    score, slot = score.flatten(2), slot.flatten(2)
-    if shared:
-        return score[0], slot[0] + weights.first_cells[0], keys
-    cells = slot + weights.first_cells[:, None, None]
-    return _written_first(score, m), _written_first(cells, m), keys
-
-
-def _written_first(per_token: Tensor, num_written: int) -> Tensor:
-    """Flatten [B, M, J] to [B*M, J] so that the written tokens of all streams come first."""
-    if per_token.shape[0] == 1:
-        return per_token[0]
-    return torch.cat((per_token[:, :num_written].flatten(0, 1), per_token[:, num_written:].flatten(0, 1)))
 
 
 def _first_answers(part: Tensor, win: Window, B: int) -> Tensor:

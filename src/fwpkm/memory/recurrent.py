@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fwpkm.memory.overlay import Overlay
-from fwpkm.memory.recurrence import FastWeights, scan_by_definition, scan_in_place, scan_with_graph
+from fwpkm.memory.recurrence import scan_by_definition, scan_in_place, scan_with_graph
 from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.tokens import Tokens
 from fwpkm.memory.waiting import Waiting
+from fwpkm.memory.windows import FastWeights
 from fwpkm.ops.addressing import address, key_squares
 from fwpkm.ops.answer import answer_tokens, can_answer
 from fwpkm.ops.core.options import CoreOptions

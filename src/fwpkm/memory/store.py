@@ -155,8 +155,10 @@ class RowStore:
             return gathered_sum(w, place, self.base.rows(distinct))
         return gathered_sum(w, slots, self.base)
 
-    def claim(self, cells: Int[Tensor, " R"]) -> tuple[Int[Tensor, " R"], Int[Tensor, " U"]]:
-        """Give distinct cells a row of their own, filled from the base where they had none.
+    def claim(
+        self, cells: Int[Tensor, " R"], *, fill: bool = True
+    ) -> tuple[Int[Tensor, " R"], Int[Tensor, " U"]]:
+        """Give distinct cells a row of their own, with `fill` filled from the base where they had none.
 
         Returns:
             The rows, and the cells that had none before.
@@ -168,9 +170,9 @@ class RowStore:
             return row, new
         first, last = self.used, self.used + new.shape[0]
         self._reserve(last)
-        if not isinstance(self.base, Tensor):
+        if fill and not isinstance(self.base, Tensor):
             self.rows[first:last] = self.base_rows(new)
-        else:
+        elif fill and isinstance(self.base, Tensor):
             torch.index_select(self.base, 0, new % self.index.shape[1], out=self.rows[first:last])
         span = torch.arange(first, last, device=new.device)
         self.index.view(-1)[new] = span.to(torch.int32)

@@ -1,0 +1,271 @@
+"""Addressing for all windows of a call at once, in compiled loops: one operation, and no version of the keys kept."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fwpkm.ops.addressing.constants import ScoreKind
+from fwpkm.ops.addressing.torch import check_address
+from fwpkm.ops.backend import runs_compiled
+
+_FEWEST_NUMBERS = 1 << 20
+"""Numbers to add up that are worth a thread."""
+_SIFTING = 8
+"""Numbers that could be added up while one score is sifted."""
+_FIRST, _TOKENS, _WRITTEN, _STEPS, _ROW, _PAIR = range(6)
+"""Columns of a plan."""
+
+
+def can_scan(q: Float[Tensor, "B T H Dk"], keys: Float[Tensor, "S 2 H n half"]) -> bool:
+    """Return whether `address_windows` is there for these queries and sub-keys, and the fastest way."""
+    if torch.compiler.is_compiling() or q.shape[0] != keys.shape[0] or not q.numel() or not runs_compiled(q):
+        return False
+    return torch.get_num_threads() <= 2 * q.shape[0]  # the gradients are shared out by streams and halves
+
+
+def address_windows(
+    q: Float[Tensor, "S T H Dk"],
+    keys: Float[Tensor, "S 2 H n half"],
+    windows: Sequence[tuple[int, int, int, int]],
+    *,
+    topk: int,
+    score: ScoreKind = "idw",
+    step_size: float = 1.0,
+    squares: Float[Tensor, "S 2 H n"] | None = None,
+) -> tuple[Float[Tensor, "R J"], Int[Tensor, "R J"], Float[Tensor, "S 2 H n half"]]:
+    """Do for every window what `address` does, each with the sub-keys that the one before has moved.
+
+    Args:
+        q: Queries of all tokens.
+        keys: The streams' sub-keys before the first window.
+        windows: Of each its first token, the one behind its last, and how many of its leading tokens are written, and
+            step the keys.
+        topk: Slots per head.
+        score: How a query half is compared with a sub-key.
+        step_size: Step size of the keys.
+        squares: `key_squares` of the keys, where they are known already.
+
+    Returns:
+        Scores and slots, these numbered through all streams (stream * n * n + slot), window after window, in each the
+        written tokens of all streams first; and the keys after the last step.
+
+    Raises:
+        ValueError: If widths, heads, topk or windows do not fit.
+    """
+    check_address("address_windows", q, keys, topk)
+    plan = _plan(windows, q, topk)
+    if squares is None:
+        squares = keys.detach().square().sum(-1)
+    flat = [int(x) for x in plan.flatten()]
+    learns = torch.is_grad_enabled() and (q.requires_grad or keys.requires_grad)
+    scores, cells, moved, *_ = _address_windows(q, keys, squares, flat, topk, score, float(step_size), learns)
+    return scores, cells, moved if bool(plan[:, _STEPS].any()) else keys
+
+
+def _plan(windows: Sequence[tuple[int, int, int, int]], q: Tensor, topk: int) -> np.ndarray:
+    S, T, H, _ = q.shape
+    given = np.array(windows, dtype=np.int64).reshape(-1, 4)
+    first, last, written, steps = given.T
+    tokens = last - first
+    if ((first < 0) | (last > T) | (tokens < 0)).any() or (np.stack((written, steps)) > tokens).any():
+        raise ValueError(
+            "address_windows: windows must lie in [0, T) and write and step for some of their tokens, got "
+            f"windows={list(windows)} with T={T}"
+        )
+    rows = S * (np.cumsum(tokens) - tokens)
+    return np.stack((first, tokens, written, steps, rows, 2 * H * topk * rows), axis=1)
+
+
+def _most_steps(plan: np.ndarray, H: int, n: int, k: int) -> int:
+    """Return how many sub-keys an item's steps move at most."""
+    return int(np.minimum(H * n, H * k * plan[:, _STEPS]).sum())
+
+
+@torch.library.custom_op("fwpkm::address_windows", mutates_args=())
+def _address_windows(
+    q: Tensor,
+    keys: Tensor,
+    squares: Tensor,
+    plan: list[int],
+    topk: int,
+    score: str,
+    step_size: float,
+    learns: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return scores, cells, moved keys; then what the backward needs, all flat: the slots' places among the halves'
+    best, sub-key scores and ids, and, if it `learns`, a log of the steps: cells, their old contents, and where each
+    window's end."""
+    from fwpkm.ops.addressing import scan_loops as loops
+    from fwpkm.ops.threads import run_spans, split_range
+
+    windows = np.array(plan, dtype=np.int64).reshape(-1, 6)
+    (S, _, H, Dk), n, k = q.shape, keys.shape[-2], topk
+    tensors = _room(q, keys, windows, topk, learns)
+    best, cell, moved, place, s, i, log_cell, log_row, log_end = tensors
+    moved.copy_(keys)
+    log_end.zero_()
+    q, squares = q.contiguous(), squares.clone(memory_format=torch.contiguous_format)
+    x = q.unflatten(-1, (2, Dk // 2)).permute(0, 3, 2, 1, 4).reshape(S * 2 * H, -1, Dk // 2)
+    own_keys, own_squares = moved.view(S * 2, H * n, -1), squares.view(S * 2, H * n)
+    near = q.new_empty(S * 2 * H * int(windows[:, _TOKENS].max(initial=0)) * n)
+    for number, (first, M, written, steps, row, pair) in enumerate(windows.tolist()):
+        scores = near[: S * 2 * H * M * n].view(S * 2 * H, M, n)
+        part = x[:, first : first + M]
+        if score == "dot":
+            torch.bmm(part, moved.flatten(0, 2).transpose(1, 2), out=scores)
+        else:
+            torch.baddbmm(
+                squares.flatten(0, 2)[:, None],
+                part,
+                moved.flatten(0, 2).transpose(1, 2),
+                beta=-1,
+                alpha=2,
+                out=scores,
+            )
+        own_s, own_i, own_place = (
+            t[pair : pair + 2 * S * H * M * k].view(S, 2, H, M, k) for t in (s, i, place)
+        )
+        spans = split_range(S * H * M, smallest=max(1, _FEWEST_NUMBERS // (2 * _SIFTING * n)))
+        rows = slice(row, row + S * M)
+        given = (scores.view(S, 2, H, M, n), q, first, written, n * n, score == "idw")
+        run_spans(loops.find_window, spans, *given, own_s, own_i, own_place, best[rows], cell[rows])
+        if steps:
+            spans = split_range(2 * S, smallest=max(1, _FEWEST_NUMBERS // (H * steps * k * Dk)))
+            log = (log_cell, log_row, log_end)
+            how = (number, own_s, own_i, q, first, steps, step_size, score == "idw")
+            run_spans(loops.step_window, spans, *how, own_keys, own_squares, *log)
+        else:
+            log_end[:, number + 1] = log_end[:, number]
+    return best.flatten(1), cell.flatten(1), moved, place, s, i, log_cell, log_row, log_end
+
+
+def _room(q: Tensor, keys: Tensor, plan: np.ndarray, topk: int, learns: bool) -> tuple[Tensor, ...]:
+    """Return room for what the operation returns."""
+    (S, _, H, Dk), n = q.shape, keys.shape[-2]
+    rows = S * int(plan[:, _TOKENS].sum())
+    logged = _most_steps(plan, H, n, topk) if learns else 0
+    s = q.new_empty(2 * rows * H * topk)
+    best = q.new_empty(rows, H, topk)
+    return (
+        best,
+        best.new_empty(best.shape, dtype=torch.int64),
+        keys.new_empty(keys.shape),
+        s.new_empty(s.shape, dtype=torch.int32),
+        s,
+        s.new_empty(s.shape, dtype=torch.int32),
+        s.new_empty(2 * S, logged, dtype=torch.int32),
+        s.new_empty(2 * S, logged, Dk // 2),
+        s.new_empty(2 * S, len(plan) + 1, dtype=torch.int64),
+    )
+
+
+@_address_windows.register_fake
+def _(
+    q: Tensor,
+    keys: Tensor,
+    squares: Tensor,
+    plan: list[int],
+    topk: int,
+    score: str,
+    step_size: float,
+    learns: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    best, cell, moved, place, s, i, log_cell, log_row, log_end = _room(
+        q, keys, np.array(plan, dtype=np.int64).reshape(-1, 6), topk, learns
+    )
+    return best.flatten(1), cell.flatten(1), moved, place, s, i, log_cell, log_row, log_end
+
+
+@torch.library.custom_op("fwpkm::address_windows_backward", mutates_args=())
+def _backward_of_windows(
+    q: Tensor,
+    moved: Tensor,
+    place: Tensor,
+    s: Tensor,
+    i: Tensor,
+    log_cell: Tensor,
+    log_row: Tensor,
+    log_end: Tensor,
+    d_best: Tensor,
+    d_moved: Tensor | None,
+    plan: list[int],
+    topk: int,
+    score: str,
+    step_size: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of queries and of the first sub-keys."""
+    from fwpkm.ops.addressing import scan_loops as loops
+    from fwpkm.ops.threads import run_spans, split_range
+
+    windows = np.array(plan, dtype=np.int64).reshape(-1, 6)
+    (S, _, H, Dk), n = q.shape, moved.shape[-2]
+    keys = moved.clone(memory_format=torch.contiguous_format)
+    D = (
+        keys.new_zeros(keys.shape)
+        if d_moved is None
+        else d_moved.clone(memory_format=torch.contiguous_format)
+    )
+    dq = q.new_zeros(q.shape)
+    spans = split_range(2 * S, smallest=max(1, _FEWEST_NUMBERS * 2 * S // (4 * d_best.numel() * Dk + 1)))
+    own_keys, own_D = (t.view(2 * S, H * n, Dk // 2) for t in (keys, D))
+    kept = (windows, s, i, place, q, d_best.view(-1, H, topk))
+    run_spans(
+        loops.walk_back,
+        spans,
+        *kept,
+        step_size,
+        score == "idw",
+        own_keys,
+        own_D,
+        log_cell,
+        log_row,
+        log_end,
+        dq,
+    )
+    return dq, D
+
+
+@_backward_of_windows.register_fake
+def _(
+    q: Tensor,
+    moved: Tensor,
+    place: Tensor,
+    s: Tensor,
+    i: Tensor,
+    log_cell: Tensor,
+    log_row: Tensor,
+    log_end: Tensor,
+    d_best: Tensor,
+    d_moved: Tensor | None,
+    plan: list[int],
+    topk: int,
+    score: str,
+    step_size: float,
+) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), moved.new_empty(moved.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, _, _, ctx.plan, ctx.topk, ctx.score, ctx.step_size, _ = inputs
+    best, cell, moved, *kept = output
+    ctx.rows = best.shape
+    ctx.mark_non_differentiable(cell, *kept)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, moved, *kept)
+
+
+def _backward(ctx: Any, d_best: Tensor | None, _: Any, d_moved: Tensor | None, *__: Any) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors  # once: under activation checkpointing they are gone afterwards
+    if d_best is None:
+        d_best = saved[0].new_zeros(ctx.rows)
+    dq, dkeys = _backward_of_windows(
+        *saved, d_best.contiguous(), d_moved, ctx.plan, ctx.topk, ctx.score, ctx.step_size
+    )
+    return dq, dkeys, None, None, None, None, None, None
+
+
+_address_windows.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,65 @@
+"""The short convolution in plain PyTorch, or in compiled loops with a gradient in closed form."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fwpkm.ops.backend import runs_compiled
+
+_FEWEST_NUMBERS = 1 << 17
+"""Numbers that are worth a thread."""
+
+
+def short_conv(full: Float[Tensor, "B S D"], weight: Float[Tensor, "D K"]) -> Float[Tensor, "B T D"]:
+    """Return  y_t = sum_i weight_i full_{t + i}  for T = S - K + 1 tokens; both of one dtype, S >= K - 1."""
+    plain = all(type(x) in (Tensor, nn.Parameter) for x in (full, weight))
+    if plain and full.numel() and not torch.compiler.is_compiling() and runs_compiled(full):
+        return _ShortConv.apply(full, weight)
+    return _shifted_sum(full, weight)
+
+
+def _shifted_sum(full: Tensor, weight: Tensor) -> Tensor:
+    """Add up shifted copies, which beats a depthwise convolution kernel on the CPU."""
+    taps = weight.unbind(-1)
+    T = full.shape[1] - len(taps) + 1
+    y = full[:, :T] * taps[0]
+    for i, tap in enumerate(taps[1:], start=1):
+        y = torch.addcmul(y, full[:, i : i + T], tap)
+    return y
+
+
+class _ShortConv(torch.autograd.Function):
+    @staticmethod
+    def forward(full: Tensor, weight: Tensor) -> Tensor:
+        from fwpkm.ops.short_conv import loops
+        from fwpkm.ops.threads import run_spans
+
+        (B, S, D), K = full.shape, weight.shape[1]
+        y = full.new_empty(B, S - K + 1, D)
+        run_spans(loops.convolve, _spans(B * (S - K + 1), D), full, weight.t().contiguous(), y)
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+        from fwpkm.ops.short_conv import loops
+        from fwpkm.ops.threads import run_spans
+
+        full, weight = ctx.saved_tensors
+        (B, S, D), taps = full.shape, weight.t().contiguous()
+        d_full, spans = full.new_empty(full.shape), _spans(B * S, D)
+        parts = taps.new_zeros(len(spans), *taps.shape)
+        run_spans(loops.convolve_back, spans, full, taps, dy, d_full, parts)
+        return d_full, parts.sum(0).t()
+
+
+def _spans(rows: int, width: int) -> list[tuple[int, int]]:
+    from fwpkm.ops.threads import split_range
+
+    return split_range(rows, smallest=max(1, _FEWEST_NUMBERS // width))

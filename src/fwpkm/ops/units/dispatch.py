@@ -1,0 +1,145 @@
+"""Normalised rows as compiled loops with gradients in closed form; `fwpkm.layers` spells them out in plain PyTorch."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fwpkm.ops.backend import runs_compiled
+
+_FEWEST_NUMBERS = 1 << 17
+"""Numbers that are worth a thread."""
+KINDS = {"l2": 1, "zscore": 2}
+
+
+def can_normalise(x: Float[Tensor, "*B D"], *others: Tensor | None) -> bool:
+    """Return whether the compiled loops are there for plain tensors like these, all of one precision."""
+    if torch.compiler.is_compiling() or not x.numel() or not runs_compiled(x):
+        return False
+    given = [x, *(other for other in others if other is not None)]
+    return all(type(t) in (Tensor, nn.Parameter) and t.dtype == x.dtype and not t.is_cuda for t in given)
+
+
+def scaled_units(
+    x: Float[Tensor, "*B D"], eps: float, *weights: Float[Tensor, " D"], shift: float = 1.0
+) -> tuple[Float[Tensor, "*B D"], ...]:
+    """Return  unit_rms(x) (shift + weight)  for every weight; differentiable once."""
+    return _ScaledUnits.apply(x, eps, shift, *weights)
+
+
+def normalised(x: Float[Tensor, "*B D"], kind: str) -> Float[Tensor, "*B D"]:
+    """Normalise the last dimension, "l2" or "zscore": see `fwpkm.layers.frame.normalise`; differentiable once."""
+    return _Normalised.apply(x, KINDS[kind])[0]
+
+
+def mixed_units(
+    v_hat: Float[Tensor, "*B D"],
+    v: Float[Tensor, "*B D"],
+    gate: Float[Tensor, "*B"] | None,
+    eps: float,
+    weight: Float[Tensor, " D"],
+) -> Float[Tensor, "*B D"]:
+    """Return  unit_rms(g v^ + (1 - g) v) (1 + weight) , without a gate of  v^ + v ; differentiable once."""
+    return _MixedUnits.apply(v_hat, v, gate, eps, weight)
+
+
+def _rows(x: Tensor) -> Any:
+    from fwpkm.ops.threads import array_of
+
+    return array_of(x).reshape(-1, x.shape[-1])
+
+
+def _run(kernel: str, x: Tensor, *args: Any) -> None:
+    from fwpkm.ops.threads import run_spans
+    from fwpkm.ops.units import loops
+
+    run_spans(getattr(loops, kernel), _spans(x), *args)
+
+
+def _spans(x: Tensor) -> list[tuple[int, int]]:
+    from fwpkm.ops.threads import split_range
+
+    width = x.shape[-1]
+    return split_range(x.numel() // width, smallest=max(1, _FEWEST_NUMBERS // width))
+
+
+def _fresh(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+class _ScaledUnits(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, eps: float, shift: float, *weights: Tensor) -> tuple[Tensor, ...]:
+        given, out = _rows(x), tuple(_fresh(x) for _ in weights)
+        for weight, y in zip(weights, out, strict=True):
+            _run("units", x, given, eps, weight, shift, _rows(y))
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, ctx.eps, ctx.shift, *weights = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, *weights)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        given, dx, d_weights, adds = _rows(x), _fresh(x), list[Tensor | None](), False
+        for weight, g in zip(weights, grads, strict=True):
+            if g is None:
+                d_weights.append(None)
+                continue
+            parts = weight.new_zeros(len(_spans(x)), weight.shape[0])
+            _run("units_back", x, given, ctx.eps, weight, ctx.shift, _rows(g), adds, _rows(dx), parts)
+            d_weights.append(parts.sum(0))
+            adds = True
+        return (dx if adds else None), None, None, *d_weights
+
+
+class _Normalised(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, kind: int) -> tuple[Tensor, Tensor]:
+        y, factor = _fresh(x), x.new_empty(x.numel() // x.shape[-1])
+        _run("normalise", x, _rows(x), kind, _rows(y), factor)
+        return y, factor
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _, ctx.kind = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor, _: Any) -> tuple[Tensor, None]:
+        y, factor = ctx.saved_tensors
+        dx = _fresh(y)
+        _run("normalise_back", y, _rows(y), factor, ctx.kind, _rows(g), _rows(dx))
+        return dx, None
+
+
+class _MixedUnits(torch.autograd.Function):
+    @staticmethod
+    def forward(v_hat: Tensor, v: Tensor, gate: Tensor | None, eps: float, weight: Tensor) -> Tensor:
+        y = _fresh(v)
+        gates = v.new_ones(1) if gate is None else gate.reshape(-1)
+        _run("mix", v, _rows(v_hat), _rows(v), gates, gate is not None, eps, weight, _rows(y))
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        v_hat, v, gate, ctx.eps, weight = inputs
+        ctx.save_for_backward(v_hat, v, gate, weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        v_hat, v, gate, weight = ctx.saved_tensors
+        d_hat, dv, parts = _fresh(v), _fresh(v), weight.new_zeros(len(_spans(v)), weight.shape[0])
+        gates = v.new_ones(1) if gate is None else gate.reshape(-1)
+        d_gate = torch.empty_like(gates)
+        given = (_rows(v_hat), _rows(v), gates, gate is not None, ctx.eps, weight, _rows(g))
+        _run("mix_back", v, *given, _rows(d_hat), _rows(dv), d_gate, parts)
+        return d_hat, dv, None if gate is None else d_gate.view(gate.shape), None, parts.sum(0)
