@@ -1,5 +1,6 @@
 """Several processes as one: their gradients added up, their weights shared or sharded, their tables compared."""
 
+import gc
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -69,6 +70,7 @@ def process_group(device: torch.device) -> Iterator[Group]:
             rank=dist.get_rank(), world=dist.get_world_size(), local_rank=int(os.environ.get("LOCAL_RANK", 0))
         )
     finally:
+        gc.collect()  # what still holds a group in a cycle would end its threads when the interpreter is half gone
         dist.destroy_process_group()
 
 

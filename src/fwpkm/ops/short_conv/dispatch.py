@@ -38,7 +38,7 @@ class _ShortConv(torch.autograd.Function):
 
         (B, S, D), K = full.shape, weight.shape[1]
         y = full.new_empty(B, S - K + 1, D)
-        run_spans(loops.convolve, _spans(B * (S - K + 1), D), full, weight.t().contiguous(), y)
+        run_spans(loops.convolve, _spans(B * (S - K + 1), D), full, _taps(weight), y)
         return y
 
     @staticmethod
@@ -52,11 +52,16 @@ class _ShortConv(torch.autograd.Function):
         from fwpkm.ops.threads import run_spans
 
         full, weight = ctx.saved_tensors
-        (B, S, D), taps = full.shape, weight.t().contiguous()
+        (B, S, D), taps = full.shape, _taps(weight)
         d_full, spans = full.new_empty(full.shape), _spans(B * S, D)
         parts = taps.new_zeros(len(spans), *taps.shape)
         run_spans(loops.convolve_back, spans, full, taps, dy, d_full, parts)
         return d_full, parts.sum(0).t()
+
+
+def _taps(weight: Tensor) -> Tensor:
+    """Copy a parameter [D, K] to [K, D]: what NumPy has looked at can no longer be freed, and FSDP2 frees weights."""
+    return weight.detach().t().clone(memory_format=torch.contiguous_format)
 
 
 def _spans(rows: int, width: int) -> list[tuple[int, int]]:

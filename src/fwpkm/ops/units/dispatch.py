@@ -64,6 +64,11 @@ def _spans(x: Tensor) -> list[tuple[int, int]]:
     return split_range(x.numel() // width, smallest=max(1, _FEWEST_NUMBERS // width))
 
 
+def _copy(weight: Tensor) -> Tensor:
+    """Copy a parameter: what NumPy has looked at can no longer be freed, and FSDP2 frees gathered weights."""
+    return weight.detach().clone()
+
+
 def _fresh(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
@@ -73,7 +78,7 @@ class _ScaledUnits(torch.autograd.Function):
     def forward(x: Tensor, eps: float, shift: float, *weights: Tensor) -> tuple[Tensor, ...]:
         given, out = _rows(x), tuple(_fresh(x) for _ in weights)
         for weight, y in zip(weights, out, strict=True):
-            _run("units", x, given, eps, weight, shift, _rows(y))
+            _run("units", x, given, eps, _copy(weight), shift, _rows(y))
         return out
 
     @staticmethod
@@ -92,7 +97,7 @@ class _ScaledUnits(torch.autograd.Function):
                 d_weights.append(None)
                 continue
             parts = weight.new_zeros(len(_spans(x)), weight.shape[0])
-            _run("units_back", x, given, ctx.eps, weight, ctx.shift, _rows(g), adds, _rows(dx), parts)
+            _run("units_back", x, given, ctx.eps, _copy(weight), ctx.shift, _rows(g), adds, _rows(dx), parts)
             d_weights.append(parts.sum(0))
             adds = True
         return (dx if adds else None), None, None, *d_weights
@@ -125,7 +130,7 @@ class _MixedUnits(torch.autograd.Function):
     def forward(v_hat: Tensor, v: Tensor, gate: Tensor | None, eps: float, weight: Tensor) -> Tensor:
         y = _fresh(v)
         gates = v.new_ones(1) if gate is None else gate.reshape(-1)
-        _run("mix", v, _rows(v_hat), _rows(v), gates, gate is not None, eps, weight, _rows(y))
+        _run("mix", v, _rows(v_hat), _rows(v), gates, gate is not None, eps, _copy(weight), _rows(y))
         return y
 
     @staticmethod
@@ -140,6 +145,6 @@ class _MixedUnits(torch.autograd.Function):
         d_hat, dv, parts = _fresh(v), _fresh(v), weight.new_zeros(len(_spans(v)), weight.shape[0])
         gates = v.new_ones(1) if gate is None else gate.reshape(-1)
         d_gate = torch.empty_like(gates)
-        given = (_rows(v_hat), _rows(v), gates, gate is not None, ctx.eps, weight, _rows(g))
+        given = (_rows(v_hat), _rows(v), gates, gate is not None, ctx.eps, _copy(weight), _rows(g))
         _run("mix_back", v, *given, _rows(d_hat), _rows(dv), d_gate, parts)
         return d_hat, dv, None if gate is None else d_gate.view(gate.shape), None, parts.sum(0)
