@@ -36,7 +36,7 @@ def test_a_journal_changes_no_answer(model):
     for noted, plain in zip(
         tables(new_session(model)), tables(new_session(model, journal=False)), strict=True
     ):
-        assert torch.equal(noted, plain)
+        torch.testing.assert_close(noted, plain, rtol=0, atol=1e-6)  # chunks are added up one by one
 
 
 def test_sessions_with_a_journal_read_and_answer_together_with_others(model):
