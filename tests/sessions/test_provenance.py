@@ -1,5 +1,7 @@
 """Sessions that say where an answer comes from, and that forget a document."""
 
+import copy
+
 import pytest
 import torch
 
@@ -33,10 +35,11 @@ def tables(session):
 def test_a_journal_changes_no_answer(model):
     few = Sampling(max_tokens=5)
     assert new_session(model).ask(" What", few) == new_session(model, journal=False).ask(" What", few)
+    exact = copy.deepcopy(model).double()  # the compiled path adds several chunks up together
     for noted, plain in zip(
-        tables(new_session(model)), tables(new_session(model, journal=False)), strict=True
+        tables(new_session(exact)), tables(new_session(exact, journal=False)), strict=True
     ):
-        torch.testing.assert_close(noted, plain, rtol=0, atol=1e-6)  # chunks are added up one by one
+        torch.testing.assert_close(noted, plain, rtol=0, atol=1e-12)
 
 
 def test_sessions_with_a_journal_read_and_answer_together_with_others(model):
