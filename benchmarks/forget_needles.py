@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from needle_sessions import Document, DocumentMaker, Recall, recall, show_progress
+from needle_sessions import Document, DocumentMaker, Recall, origin_of, recall, show_progress
 
 from fwpkm.cli.session_options import load_reader
 from fwpkm.data.files import write_json
 from fwpkm.data.tokenizer import Tokenizer
-from fwpkm.eval.result import Origin
 from fwpkm.memory.state import FwPKMState
 from fwpkm.models.cache import DecoderCache
 from fwpkm.models.decoder import Decoder
@@ -247,13 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.text, tokenizer, needles=plan.needles, least=plan.least, most=plan.most
     )  # fmt: skip
     done = Experiment(model, tokenizer, lambda n, place: maker.document(plan.seed, n, place), plan)
-    origin = Origin.of(
-        model,
-        name=options.checkpoint,
-        checkpoint=options.checkpoint,
-        text=options.text,
-        tokenizer=f"{tokenizer.name} ({tokenizer.fingerprint})",
-    )
+    origin = origin_of(options.checkpoint, options.text, model, tokenizer)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for _ in done.run():
         write_json(options.out, {"origin": asdict(origin), **done.to_dict()})

@@ -13,6 +13,7 @@ from fwpkm.data.sequences import draw
 from fwpkm.data.shuffle import mix
 from fwpkm.data.tokenizer import Tokenizer
 from fwpkm.eval.reader import ModelReader
+from fwpkm.eval.result import Origin
 from fwpkm.eval.text import open_documents
 from fwpkm.models.cache import DecoderCache
 from fwpkm.models.decoder import Decoder
@@ -109,6 +110,17 @@ def _one(answer: np.ndarray, tokens: np.ndarray, nats: np.ndarray) -> Recall:
 
 def _any_question(tokenizer: Tokenizer) -> Question:
     return make_question(NeedleWording(), "0000", ("000000",), tokenizer)
+
+
+def origin_of(checkpoint: str, text: str, model: Decoder, tokenizer: Tokenizer) -> Origin:
+    """Note what was measured, on what, by which command."""
+    return Origin.of(
+        model,
+        name=checkpoint,
+        checkpoint=checkpoint,
+        text=text,
+        tokenizer=f"{tokenizer.name} ({tokenizer.fingerprint})",
+    )
 
 
 def show_progress(done: int, total: int) -> None:

@@ -17,12 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from needle_sessions import Document, DocumentMaker, Recall, recall, show_progress
+from needle_sessions import Document, DocumentMaker, Recall, origin_of, recall, show_progress
 
 from fwpkm.cli.session_options import load_reader
 from fwpkm.data.files import write_json
 from fwpkm.data.tokenizer import Tokenizer
-from fwpkm.eval.result import Origin
 from fwpkm.memory.fingerprint import Fingerprint
 from fwpkm.memory.quantise import ROW_FORMATS, RowFormat
 from fwpkm.models.cache import DecoderCache
@@ -137,13 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.text, tokenizer, needles=options.needles, least=options.least, most=options.most
     )
     documents = [maker.document(options.seed, number) for number in range(options.sessions)]
-    origin = Origin.of(
-        model,
-        name=options.checkpoint,
-        checkpoint=options.checkpoint,
-        text=options.text,
-        tokenizer=f"{tokenizer.name} ({tokenizer.fingerprint})",
-    )
+    origin = origin_of(options.checkpoint, options.text, model, tokenizer)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = Comparison(model, tokenizer)
     for count in done.run(documents):

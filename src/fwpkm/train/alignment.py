@@ -13,6 +13,7 @@ from fwpkm.data.batches import IGNORED
 from fwpkm.layers.frame import normalise
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.models.decoder import Decoder
+from fwpkm.train.hooks import hooked
 
 _BASE = 0x2545F4914F6CDD1D
 """Odd and large; the hash of a context is a polynomial in it, modulo 2^64."""
@@ -94,12 +95,5 @@ def watch_queries(model: Decoder) -> Iterator[Queries]:
     if not memories:
         raise ValueError("train: alignment.cost needs a FwPKM, got a model with none; unset it")
     watched = Queries(len(memories))
-    handles = [
-        memory.q_proj.register_forward_hook(partial(watched.note, memory.config.key_dim // 2))
-        for memory in memories
-    ]
-    try:
+    with hooked((memory.q_proj, partial(watched.note, memory.config.key_dim // 2)) for memory in memories):
         yield watched
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fwpkm.layers.frame import MemoryFrame
 from fwpkm.models.decoder import Decoder
+from fwpkm.train.hooks import hooked
 
 
 class OpenGates:
@@ -58,9 +59,5 @@ def watch_gates(model: Decoder, layers: Collection[int] | None = None) -> Iterat
             f"with one are {sorted(gates)}"
         )
     watched = OpenGates(len(wanted))
-    handles = [gates[i].register_forward_hook(watched.note) for i in sorted(wanted)]
-    try:
+    with hooked((gates[i], watched.note) for i in sorted(wanted)):
         yield watched
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -59,39 +59,47 @@ class StepRunner:
             `LossSums.numbers` of this process, the weight of all targets of all processes, and what the parts'
             streams have seen now, without a graph.
         """
-        scale = Scale(*self.group.add_up(self._counts(batch).to(self.device)).tolist())
+        parts = list(split_rows(batch, self.config.accumulate))
+        repeats = [self._repeats(part) for part in parts]
+        scale = self._scale(batch, repeats)
         sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device)
         after: list[DecoderCache | None] = []
-        for part, cache in zip(split_rows(batch, self.config.accumulate), carried, strict=True):
+        for part, cache, repeated in zip(parts, carried, repeats, strict=True):
             cache = renew_streams(cache, part.fresh, self.model)
-            own, seen = self._part(part, cache, step, scale)
+            own, seen = self._part(part, cache, step, repeated, scale)
             sums += own
             after.append(seen if self.config.carry == "document" else None)
         return sums, scale.weight, after
 
-    def _counts(self, batch: Batch) -> Tensor:
-        """Count what losses are divided by."""
-        repeated = sum(int(repeats.anchors.sum()) for repeats in self._repeats(batch))
-        sums = [batch.weights.double().sum(), batch.mask.sum(), repeated]
-        return torch.tensor(sums, dtype=torch.float64)
-
-    def _repeats(self, batch: Batch) -> Iterator[Repeats]:
+    def _repeats(self, part: Batch) -> list[Repeats | None]:
         """Find what is repeated within each span, where that is of use."""
-        alignment = self.config.alignment
-        if alignment.cost and torch.is_grad_enabled():
-            for span in split_tokens(batch, self.config.truncate):
-                yield find_repeats(span.input_ids, span.targets, alignment.context)
+        spans, alignment = split_tokens(part, self.config.truncate), self.config.alignment
+        if not (alignment.cost and torch.is_grad_enabled()):
+            return [None for _ in spans]
+        moved = (span.to(self.device) for span in spans)
+        return [find_repeats(span.input_ids, span.targets, alignment.context) for span in moved]
+
+    def _scale(self, batch: Batch, repeats: Sequence[Sequence[Repeats | None]]) -> Scale:
+        """Count what losses are divided by, over all processes."""
+        repeated = sum(int(r.anchors.sum()) for own in repeats for r in own if r is not None)
+        sums = [batch.weights.double().sum(), batch.mask.sum(), repeated]
+        return Scale(*self.group.add_up(torch.tensor(sums, dtype=torch.float64, device=self.device)).tolist())
 
     def _part(
-        self, part: Batch, cache: DecoderCache | None, step: int, scale: Scale
+        self,
+        part: Batch,
+        cache: DecoderCache | None,
+        step: int,
+        repeats: Sequence[Repeats | None],
+        scale: Scale,
     ) -> tuple[Tensor, DecoderCache | None]:
         sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device)
-        for span in split_tokens(part, self.config.truncate):
+        for span, repeated in zip(split_tokens(part, self.config.truncate), repeats, strict=True):
             mask = None if bool(span.mask.all()) else span.mask.to(self.device)
             span = span.to(self.device)
             with self.autocast():
                 draw = draw_for(self.config.seed, step)  # the same for all parts, spans and processes
-                output, extra = self._forward(span, cache, mask, draw, scale)
+                output, extra = self._forward(span, cache, mask, draw, repeated, scale)
                 losses = loss_sums(output.hidden, self.model.head_weight, span)
             if torch.is_grad_enabled() and scale.weight:
                 (losses.weighted / scale.weight + extra).backward()
@@ -105,6 +113,7 @@ class StepRunner:
         cache: DecoderCache | None,
         mask: Tensor | None,
         draw: torch.Generator,
+        repeats: Repeats | None,
         scale: Scale,
     ) -> tuple[DecoderOutput, Tensor | float]:
         """Run the decoder; return what its gates and queries add to the objective, too."""
@@ -112,14 +121,13 @@ class StepRunner:
         layers = self.config.gate_cost_layers
         with (
             watch_gates(self.model, layers) if cost and learns else nullcontext() as gates,
-            watch_queries(self.model) if alignment.cost and learns else nullcontext() as queries,
+            watch_queries(self.model) if repeats is not None else nullcontext() as queries,
         ):
             output = self.model(span.input_ids, cache, mask, logits_to_keep=0, generator=draw)
         extra: Tensor | float = 0.0
         if gates is not None:
             extra = extra + cost * gates.add_up(span.mask) / scale.tokens
-        if queries is not None and scale.repeated:
-            repeats = find_repeats(span.input_ids, span.targets, alignment.context)
+        if queries is not None and repeats is not None and scale.repeated:
             extra = extra + alignment.cost * queries.misses(repeats, alignment.temperature) / scale.repeated
         return output, extra
 
