@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from fwpkm.data.haystack import ProseHaystack
-from fwpkm.data.needles import NeedleMaker, NeedleTask, NeedleWording, Question, make_question
+from fwpkm.data.needles import NeedleMaker, NeedleTask, Question, make_question
 from fwpkm.data.sequences import draw
 from fwpkm.data.shuffle import mix
 from fwpkm.data.tokenizer import Tokenizer
+from fwpkm.data.wording import NeedleWording
 from fwpkm.eval.reader import ModelReader
 from fwpkm.eval.result import Origin
 from fwpkm.eval.text import open_documents

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from fwpkm.data.books import load_novel, novel_documents
 from fwpkm.data.documents import TokenDocuments
 from fwpkm.data.haystack import Breaks, Haystack, ProseHaystack, WordHaystack
-from fwpkm.data.needles import NEEDLE_FORMS, NeedleMaker, NeedleSample, NeedleTask, NeedleWording
+from fwpkm.data.needles import NEEDLE_FORMS, NeedleMaker, NeedleSample, NeedleTask
 from fwpkm.data.sequences import draw
 from fwpkm.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, train_bpe
+from fwpkm.data.wording import NeedleWording
 
 KINDS = ("bytes", "bpe", "mistral")
 SNAP = 64

@@ -48,6 +48,35 @@ def test_repeats_are_those_of_the_definition(context: int) -> None:
     assert torch.equal(found.anchors, found.positive.any(-1))
 
 
+def in_a_run(targets: list[int], stressed: list[bool], t: int, s: int, run: int) -> bool:
+    """Say whether t and s lie in a row of equal answers, straight from the definition."""
+    for first in range(t - run + 1, t + 1):
+        places = range(first, first + run)
+        if first >= 0 and first - t + s >= 0 and places[-1] < len(targets):
+            pairs = [(p, p - t + s) for p in places]
+            if all(stressed[p] and targets[p] == targets[q] != IGNORED for p, q in pairs):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("run", [1, 2, 4])
+def test_answers_repeat_what_they_are_taken_from(run: int) -> None:
+    ids, stressed = torch.randint(0, 3, (2, 40)), torch.rand(2, 40) < 0.8
+    targets = ids.roll(-1, 1).masked_fill(torch.rand(2, 40) < 0.1, IGNORED)
+    plain = find_repeats(ids, targets, 5)
+    found = find_repeats(ids, targets, 5, stressed=stressed, run=run)
+    more = 0
+    for b in range(2):
+        for t in range(40):
+            for s in range(40):
+                answers = s < t and in_a_run(targets[b].tolist(), stressed[b].tolist(), t, s, run)
+                assert bool(found.positive[b, t, s]) == (bool(plain.positive[b, t, s]) or answers)
+                more += answers
+    assert more > 20
+    assert torch.equal(found.candidate, plain.candidate)
+    assert not bool((found.positive & ~found.candidate).any())
+
+
 def test_the_loss_is_that_of_the_definition() -> None:
     model, data = decoder(fwpkm_layers=[0, 1], fwpkm=MEMORY), batch(2, 23)
     repeats = find_repeats(data.input_ids, data.targets, 3)

@@ -10,41 +10,10 @@ from jaxtyping import Int
 from fwpkm.data.haystack import Breaks, Haystack
 from fwpkm.data.sequences import draw
 from fwpkm.data.tokenizer.protocol import Tokenizer
+from fwpkm.data.wording import NeedleWording
 from fwpkm.nested import unknown_name
 
-KEY_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 NeedleForm = Literal["paper", "single", "multi_key", "multi_value", "multi_query"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NeedleWording:
-    """What needles and questions say; `{key}` and `{value}` are put in."""
-
-    needle: str = " The secret number for ID-{key} is {value}."
-    question: str = " The secret number for ID-{key} is"
-    """Comes last; one question about several keys names them one after another."""
-    answer: str = " {value}"
-    key_length: int = 4
-    digits: int = 6
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} must hold {{{slot}}}, got {getattr(self, name)!r}"
-            for name, slot in (
-                ("needle", "key"),
-                ("needle", "value"),
-                ("question", "key"),
-                ("answer", "value"),
-            )
-            if f"{{{slot}}}" not in getattr(self, name)
-        ]
-        problems += [
-            f"{name} must be at least 1, got {getattr(self, name)}"
-            for name in ("key_length", "digits")
-            if getattr(self, name) < 1
-        ]
-        if problems:
-            raise ValueError("NeedleWording: " + "; ".join(problems))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +178,8 @@ def needle_task(name: str) -> NeedleTask:
 
 def draw_facts(task: NeedleTask, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
     """Draw keys and their values, no key and no value twice."""
-    keys = _distinct(task.num_keys, KEY_ALPHABET, task.wording.key_length, generator)
-    values = _distinct(task.num_keys * task.values_per_key, "0123456789", task.wording.digits, generator)
+    keys = task.wording.draw_keys(task.num_keys, generator)
+    values = task.wording.draw_values(task.num_keys * task.values_per_key, generator)
     each = task.values_per_key
     return {key: tuple(values[i * each : (i + 1) * each]) for i, key in enumerate(keys)}
 
@@ -253,15 +222,3 @@ def _in_order(
 ) -> Question:
     values = tuple(needle.value for needle in needles if needle.key == question.key)
     return question if values == question.values else make_question(wording, question.key, values, tokenizer)
-
-
-def _distinct(count: int, alphabet: str, length: int, generator: torch.Generator) -> list[str]:
-    if count > len(alphabet) ** length:
-        raise ValueError(
-            f"needles: there are only {len(alphabet) ** length} codes of {length} characters, got {count}"
-        )
-    drawn: dict[str, None] = {}
-    while len(drawn) < count:
-        picks = torch.randint(len(alphabet), (length,), generator=generator).tolist()
-        drawn["".join(alphabet[i] for i in picks)] = None
-    return list(drawn)

@@ -7,9 +7,13 @@ import torch
 from jaxtyping import Bool, Int
 
 from fwpkm.data.haystack import Breaks, Haystack
-from fwpkm.data.needles import NeedleTask, NeedleWording, draw_facts, encode_needle, insert, make_question
+from fwpkm.data.needles import NeedleTask, draw_facts, encode_needle, insert, make_question
 from fwpkm.data.sequences import SequenceSource, TokenSequence, draw
 from fwpkm.data.tokenizer.protocol import Tokenizer
+from fwpkm.data.wording import WORDINGS, NeedleWording, find_wording
+from fwpkm.nested import unknown_name
+
+_Fact = tuple[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,9 @@ class RecallConfig:
     text_weight: float = 1.0
     """What all other tokens of a recall sequence count."""
     wording: NeedleWording = field(default_factory=NeedleWording)
+    """What facts and questions say where `wordings` is empty."""
+    wordings: tuple[str, ...] = ()
+    """Names of `WORDINGS`: each task speaks in one of them. Facts and questions that do not fit are left out."""
 
     def __post_init__(self) -> None:
         problems = [] if 0 <= self.rate <= 1 else [f"rate must be in [0, 1], got {self.rate}"]
@@ -41,6 +48,9 @@ class RecallConfig:
             f"{name} must not be negative, got {getattr(self, name)}"
             for name in ("answer_weight", "text_weight")
             if getattr(self, name) < 0
+        ]
+        problems += [
+            unknown_name("wording", name, WORDINGS) for name in self.wordings if name not in WORDINGS
         ]
         if problems:
             raise ValueError("RecallConfig: " + "; ".join(problems))
@@ -84,41 +94,65 @@ class RecallSequences:
         return self._recall(count, generator)
 
     def _recall(self, count: int, generator: torch.Generator) -> TokenSequence:
-        wording = self.config.wording
+        wording = self._wording(generator)
         facts = draw_facts(NeedleTask(num_keys=count, wording=wording), generator)
-        needles = [encode_needle(wording, k, v, self.tokenizer) for k, (v,) in facts.items()]
-        order = torch.randperm(count, generator=generator)[: self.config.num_questions].tolist()
-        asked = [list(facts.items())[i] for i in order]
-        tail, answered = self._questions(asked)
+        order = torch.randperm(count, generator=generator).tolist()
+        needles, tail, answered = self._fitting(wording, list(facts.items()), order)
         hay = self.haystack.take(self.seq_len + 1 - len(tail) - sum(len(n) for n in needles), generator)
-        wanted = torch.rand(count, generator=generator).tolist()
+        wanted = torch.rand(count, generator=generator).tolist()[: len(needles)]
         places = [self._breaks.nearest(hay, round(d * len(hay)), reach=16) for d in wanted]
         context, _ = insert(hay, places, needles)
         marks = np.concatenate([np.zeros(len(context), bool), answered])
         weights = np.where(marks, self.config.answer_weight, self.config.text_weight)
         return TokenSequence(tokens=np.concatenate([context, tail]), weights=weights[1:].astype(np.float32))
 
-    def _questions(
-        self, asked: list[tuple[str, tuple[str, ...]]]
+    def _wording(self, generator: torch.Generator) -> NeedleWording:
+        names = self.config.wordings
+        if not names:
+            return self.config.wording
+        return find_wording(names[int(torch.randint(len(names), (), generator=generator))])
+
+    def _fitting(
+        self, wording: NeedleWording, facts: list[_Fact], order: list[int]
+    ) -> tuple[list[np.ndarray], Int[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
+        """Return facts, questions with answers, and which tokens are answers.
+
+        Facts may fill half of the sequence, questions what is left; there is always one of each.
+        """
+        room, used = self.seq_len + 1, 0
+        needles = [encode_needle(wording, key, value, self.tokenizer) for key, (value,) in facts]
+        if self.config.wordings:
+            ends = np.cumsum([len(needle) for needle in needles])
+            needles = needles[: max(1, int((ends <= room // 2).sum()))]
+            used = sum(len(needle) for needle in needles)
+        tokens, marks = list[np.ndarray](), list[np.ndarray]()
+        there = [i for i in order if i < len(needles)]
+        for i in there[: self.config.num_questions]:
+            asked, answered = self._question(wording, facts[i])
+            if self.config.wordings and tokens and used + len(asked) > room:
+                break
+            used += len(asked)
+            tokens.append(asked)
+            marks.append(answered)
+        return needles, np.concatenate(tokens), np.concatenate(marks)
+
+    def _question(
+        self, wording: NeedleWording, fact: _Fact
     ) -> tuple[Int[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
-        """Return all questions with answers, and which tokens are answers."""
-        full_stop = self.tokenizer.encode(".", continuing=True)
-        tokens, marks = [], []
-        for key, values in asked:
-            question = make_question(self.config.wording, key, values, self.tokenizer)
-            parts = [question.prompt, question.answer, full_stop]
-            tokens += parts
-            marks += [np.full(len(part), i == 1) for i, part in enumerate(parts)]
-        return np.concatenate(tokens), np.concatenate(marks)
+        """Return a question with its answer, and which tokens are the answer."""
+        question = make_question(wording, *fact, self.tokenizer)
+        parts = [question.prompt, question.answer, self.tokenizer.encode(".", continuing=True)]
+        return np.concatenate(parts), np.concatenate([np.full(len(p), i == 1) for i, p in enumerate(parts)])
 
     def _check_room(self) -> None:
-        count = self.config.max_needles
-        facts = draw_facts(NeedleTask(num_keys=count, wording=self.config.wording), draw(0))
-        tail, _ = self._questions(list(facts.items())[: self.config.num_questions])
-        needles = [encode_needle(self.config.wording, k, v, self.tokenizer) for k, (v,) in facts.items()]
-        needed = len(tail) + sum(len(needle) for needle in needles)
-        if self.config.rate > 0 and needed > self.seq_len + 1:
-            raise ValueError(
-                f"RecallSequences: max_needles={count} with questions takes {needed} tokens, got "
-                f"seq_len={self.seq_len}; lower max_needles or num_questions"
-            )
+        config = self.config
+        for wording in [find_wording(name) for name in config.wordings] or [config.wording]:
+            count = 1 if config.wordings else config.max_needles
+            facts = list(draw_facts(NeedleTask(num_keys=count, wording=wording), draw(0)).items())
+            needles, tail, _ = self._fitting(wording, facts, list(range(count)))
+            needed = len(tail) + sum(len(needle) for needle in needles)
+            if config.rate > 0 and needed > self.seq_len + 1:
+                raise ValueError(
+                    f"RecallSequences: max_needles={count} with questions takes {needed} tokens, got "
+                    f"seq_len={self.seq_len}; lower max_needles or num_questions"
+                )

@@ -23,6 +23,8 @@ class BaseConfig:
     """Layers that have a memory before them, from 0."""
     memory: FwPKMConfig
     """[base.memory]; its `dim` is the base's width. Layer i draws its table with `table_seed + i`."""
+    adapter: str | None = None
+    """A file of `save_adapter`, of these layers and this memory, that training starts from; None draws memories."""
     window: int | None = None
     """Tokens that attention sees, the token itself counted; None leaves the base's attention as it is."""
     sinks: int = 1

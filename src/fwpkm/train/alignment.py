@@ -23,7 +23,8 @@ class Repeats(NamedTuple):
     """Which earlier tokens each token's query is compared with."""
 
     positive: Bool[Tensor, "B T T"]
-    """[b, t, s]: the same tokens stand before s < t as before t, and the same one comes next."""
+    """[b, t, s]: the same tokens stand before s < t as before t, and the same one comes next; or t is before a token
+    of an answer that s is before too."""
     candidate: Bool[Tensor, "B T T"]
     """[b, t, s]: positive, or the tokens before s are others. Where only the next one differs, nothing is asked."""
 
@@ -33,8 +34,24 @@ class Repeats(NamedTuple):
         return self.positive.any(-1)
 
 
-def find_repeats(input_ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], context: int) -> Repeats:
-    """Find the tokens that stand after the same `context` tokens, themselves counted, and before the same next one."""
+def find_repeats(
+    input_ids: Int[Tensor, "B T"],
+    targets: Int[Tensor, "B T"],
+    context: int,
+    *,
+    stressed: Bool[Tensor, "B T"] | None = None,
+    run: int = 0,
+) -> Repeats:
+    """Find the tokens that stand after the same `context` tokens, themselves counted, and before the same next one.
+
+    Args:
+        input_ids: What was read.
+        targets: What comes next.
+        context: Tokens that must be the same.
+        stressed: Targets that are answers. Those within `run` of them in a row that also stood further up repeat what
+            stood there, whatever was before.
+        run: Tokens; 0 asks for no such rows.
+    """
     T = input_ids.shape[1]
     counts = targets != IGNORED
     known = counts.clone()
@@ -45,7 +62,22 @@ def find_repeats(input_ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], con
     earlier = torch.ones(T, T, dtype=torch.bool, device=input_ids.device).tril(-1)
     same = (code[:, :, None] == code[:, None, :]) & known[:, :, None] & known[:, None, :] & earlier
     agree = targets[:, :, None] == targets[:, None, :]
-    return Repeats(same & agree, earlier & counts[:, None, :] & ~(same & ~agree))
+    positive = same & agree
+    if run and stressed is not None:
+        positive = positive | earlier & _in_runs(agree & (stressed & counts)[:, :, None], run)
+    return Repeats(positive, earlier & counts[:, None, :] & ~(same & ~agree))
+
+
+def _in_runs(pairs: Bool[Tensor, "B T T"], run: int) -> Bool[Tensor, "B T T"]:
+    """Keep the pairs that lie in `run` pairs in a row: (t, s), (t + 1, s + 1) and so on."""
+    whole = pairs.clone()
+    for ahead in range(1, run):
+        whole[:, :-ahead, :-ahead] &= pairs[:, ahead:, ahead:]
+        whole[:, -ahead:], whole[:, :, -ahead:] = False, False
+    kept = whole.clone()
+    for back in range(1, run):
+        kept[:, back:, back:] |= whole[:, :-back, :-back]
+    return kept
 
 
 class Queries:

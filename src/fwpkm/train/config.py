@@ -97,11 +97,16 @@ class AlignmentConfig:
     """What it weighs beside the objective, per such token; 0 leaves it out."""
     context: int = 16
     """Tokens, itself counted, that must be the same. They should reach back to what tells two facts apart."""
+    answer_run: int = 0
+    """Targets that weigh more than 1, such as answers of recall tasks, and stand in so many in a row that came earlier
+    too, repeat these, whatever the question says; 0 does without: enough where questions repeat the facts' words."""
     temperature: float = 0.07
     """Divides cosines."""
 
     def __post_init__(self) -> None:
         problems = below_one(self, "context") + not_positive(self, "temperature")
+        if self.answer_run < 0:
+            problems.append(f"answer_run must be at least 0, got answer_run={self.answer_run}")
         if self.cost < 0:
             problems.append(f"cost must be at least 0, got cost={self.cost}")
         refuse("AlignmentConfig", problems)

@@ -77,7 +77,16 @@ class StepRunner:
         if not (alignment.cost and torch.is_grad_enabled()):
             return [None for _ in spans]
         moved = (span.to(self.device) for span in spans)
-        return [find_repeats(span.input_ids, span.targets, alignment.context) for span in moved]
+        return [
+            find_repeats(
+                span.input_ids,
+                span.targets,
+                alignment.context,
+                stressed=span.weights > 1,
+                run=alignment.answer_run,
+            )
+            for span in moved
+        ]
 
     def _scale(self, batch: Batch, repeats: Sequence[Sequence[Repeats | None]]) -> Scale:
         """Count what losses are divided by, over all processes."""

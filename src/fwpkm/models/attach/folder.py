@@ -1,6 +1,7 @@
 """A base with trained memories as a folder: the adapter, which base it belongs to, and that base if it was trained."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,14 @@ import torch
 from transformers import PreTrainedModel
 
 from fwpkm.models.attach.attach import attach, freeze_base
-from fwpkm.models.attach.attachment import is_of_memory
+from fwpkm.models.attach.attachment import attachment_of, is_of_memory
 from fwpkm.models.attach.decoder import BaseDecoder
 from fwpkm.models.attach.families import layers_of, load_base
 from fwpkm.models.attach.files import load_adapter, save_adapter
-from fwpkm.models.attach.window import limit_attention
+from fwpkm.models.attach.window import free_attention, limit_attention
 from fwpkm.models.base_config import BASE_FILE, BaseConfig
 from fwpkm.models.decoder import Decoder
-from fwpkm.nested import from_mapping
+from fwpkm.nested import from_mapping, to_mapping
 
 ADAPTER = "adapter.safetensors"
 """The memories, as `fwpkm.load_adapter` reads them."""
@@ -24,13 +25,17 @@ TUNED = "base"
 
 
 def make_base_decoder(config: BaseConfig) -> BaseDecoder:
-    """Load a base, attach memories drawn by torch's seed, and let training change what the config says.
+    """Load a base, attach the adapter's memories or new ones by torch's seed, and let training change what it shall.
 
     Raises:
-        ValueError: If base and config do not fit each other, with all that is wrong.
+        ValueError: If base, adapter and config do not fit each other, with all that is wrong.
+        OSError: If the adapter cannot be read.
     """
     base = load_base(config.path, getattr(torch, config.dtype))
-    attach(base, config.layers, config.memory, dtype=torch.float32)
+    if config.adapter is None:
+        attach(base, config.layers, config.memory, dtype=torch.float32)
+    else:
+        _attach_adapter(base, config, config.adapter)
     freeze_base(base)
     own = layers_of(base)
     if wrong := [layer for layer in config.tuned_layers if layer >= len(own)]:
@@ -46,6 +51,24 @@ def make_base_decoder(config: BaseConfig) -> BaseDecoder:
     return BaseDecoder(base, config)
 
 
+def _attach_adapter(base: Any, config: BaseConfig, adapter: str) -> None:
+    load_adapter(base, adapter, dtype=torch.float32)
+    free_attention(base)  # the config says what shall be in sight
+    found = attachment_of(base)
+    assert found is not None, "just attached"
+    problems = []
+    if set(found.layers) != set(config.layers):
+        problems.append(f"layers must be the adapter's {sorted(found.layers)}, got {sorted(config.layers)}")
+    theirs, own = to_mapping(found.config), to_mapping(config.memory)
+    problems += [
+        f"memory.{name} must be the adapter's {theirs[name]!r}, got {own[name]!r}"
+        for name in own
+        if theirs[name] != own[name]
+    ]
+    if problems:
+        raise ValueError(f"[base]: adapter {adapter!r}: {'; '.join(problems)}")
+
+
 def save_base_decoder(folder: str | Path, decoder: Decoder) -> None:
     """Write a folder that `load_base_decoder` reads; the base is in it only if it was trained.
 
@@ -58,7 +81,7 @@ def save_base_decoder(folder: str | Path, decoder: Decoder) -> None:
     save_adapter(decoder.base, folder / ADAPTER)
     if decoder.config.tuned_layers:
         _save_without_memories(decoder.base, folder / TUNED)
-    content = {"model_type": "fwpkm_base", "base": decoder.config.to_dict()}
+    content = {"model_type": "fwpkm_base", "base": replace(decoder.config, adapter=None).to_dict()}
     (folder / BASE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
