@@ -1,5 +1,5 @@
 """The memory scan: chunk by chunk, read the table for many tokens, then write the rows that were read."""
 
-from fwpkm.ops.memory_scan.torch import memory_scan, memory_scan_
+from fwpkm.ops.memory_scan.operation import memory_scan, memory_scan_
 
 __all__ = ["memory_scan", "memory_scan_"]
