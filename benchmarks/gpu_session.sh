@@ -25,7 +25,7 @@ suite) # sparse faults: memory errors of small cases, where the toolkit is insta
     timeout 280 compute-sanitizer --tool "$tool" --error-exitcode 9 python -m pytest $quiet \
       tests/ops/triton_kernels/test_triton_on_gpu.py -k "gradcheck" 2>&1 | tail -40 | tee "$out/$tool.txt"
   done ;;
-paper) # the shapes; dense forms and the peer fit one stream only
+paper) # eight streams of 4,096; dense forms and the peer fit one stream only
   bench compare --shape paper --dtype bfloat16 --systems fwpkm "fwpkm torch" gdn attention --append "$out/compare.csv"
   bench compare --shape paper-one --dtype bfloat16 --runs 5 --append "$out/compare.csv"
   bench compare --shape paper-one --dtype float32 --runs 5 --append "$out/compare.csv" ;;
@@ -33,6 +33,6 @@ lengths)
   bench lengths --shape paper-one --dtype bfloat16 --lengths 4096 16384 65536 131072 262144 524288 1048576 \
     --append "$out/lengths.csv" --plots "$out" ;;
 model) # the whole hybrid against its twin without FwPKM
-  python -m fwpkm.bench.twins paper/gdn_fwpkm paper/gdn cuda 8 4096 5 | tee "$out/twins.jsonl" ;;
+  bench twins paper/gdn_fwpkm paper/gdn --streams 8 --tokens 4096 --runs 5 --append "$out/twins.csv" ;;
 *) echo "gpu_session: STEP must be tests, suite, paper, lengths or model, got '$step'" >&2; exit 2 ;;
 esac

@@ -139,10 +139,18 @@ def test_the_commands_print_append_and_draw(capsys, tmp_path):
 
 
 def test_a_model_is_measured_next_to_its_twin():
-    rows = list(compare_twins("small/gdn", "small/gdn", device="cpu", streams=1, tokens=32, runs=2))
-    assert [row["recipe"] for row in rows] == ["small/gdn", "small/gdn"]
-    assert rows[0]["times_twin"] == 1.0
-    assert rows[1]["times_twin"] == pytest.approx(rows[1]["median_s"] / rows[0]["median_s"])
+    rows = list(compare_twins("small/gdn", "small/swa", device="cpu", streams=1, tokens=32, runs=1))
+    twin, own, ratio = rows
+    assert [row["recipe"] for row in rows] == ["small/swa", "small/gdn", "small/gdn"]
+    assert ratio["median"] == pytest.approx(own["median_s"] / twin["median_s"])
+
+
+def test_twins_are_measured_from_the_command_line(tmp_path, capsys):
+    command = ["bench", "twins", "small/gdn", "small/gdn", "--streams", "1", "--tokens", "32", "--runs", "1"]
+    assert main([*command, "--device", "cpu", "--append", str(tmp_path / "rows.csv")]) == 0
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
+    assert [(row["recipe"], row["tokens"]) for row in rows] == [("small/gdn", "32")] * 3
+    assert capsys.readouterr().out.count("recipe=small/gdn") == 3
 
 
 def test_the_session_script_names_its_steps(tmp_path):

@@ -77,7 +77,54 @@ def test_equal_numbers_give_equal_sequences_and_seeds_differ() -> None:
     )
 
 
+PATTERNS = {
+    "paper": r"The secret number for ID-(?P<key>\w{4}) is (?P<value>\d{6})\.",
+    "ruler_numbers": r"(?:magic numbers for|text\? The special magic number for) (?P<key>[a-z]+-[a-z]+)"
+    r"(?: is:| mentioned in the provided text is) (?P<value>\d{7})\.",
+    "ruler_uuids": r"(?:magic uuids for|text\? The special magic uuid for) (?P<key>[0-9a-f-]{36})"
+    r"(?: is:| mentioned in the provided text is) (?P<value>[0-9a-f-]{36})\.",
+}
+
+
+@pytest.mark.parametrize("length", [300, 600])
+def test_wordings_take_turns_and_hold_what_fits(length: int) -> None:
+    tokenizer, _, haystack = parts("bytes")
+    train, _ = novel_documents(tokenizer)
+    config = RecallConfig(rate=1.0, min_needles=1, max_needles=8, answer_weight=3.0, wordings=tuple(PATTERNS))
+    if length == 300:
+        with pytest.raises(ValueError, match=r"takes \d+ tokens, got seq_len=300"):
+            RecallSequences(PackedSequences(train, seq_len=length), haystack, tokenizer, config)
+        return
+    source = RecallSequences(PackedSequences(train, seq_len=length), haystack, tokenizer, config)
+    seen, several = dict.fromkeys(PATTERNS, 0), 0
+    for i in range(120):
+        made = source.sequence(i)
+        text = tokenizer.decode(made.tokens)
+        assert len(made.tokens) == length + 1
+        (name,) = [name for name, pattern in PATTERNS.items() if re.search(pattern, text)]
+        said = [found.groups() for found in re.finditer(PATTERNS[name], text)]
+        assert made.weights is not None
+        answers = tokenizer.decode(made.tokens[1:][made.weights > 1]).split()
+        facts, asked = said[: -len(answers)], said[-len(answers) :]
+        assert [value for _, value in asked] == answers
+        assert set(asked) <= set(facts)
+        assert len(set(asked)) == len(asked)
+        seen[name] += 1
+        several += len(facts) > 1
+    assert min(seen.values()) > 20
+    assert several > 60
+
+
+def test_few_questions_are_asked_of_facts_that_are_there() -> None:
+    source = recall(rate=1.0, min_needles=8, max_needles=8, num_questions=1, wordings=("ruler_uuids",))
+    for i in range(20):
+        text = ByteTokenizer().decode(source.sequence(i).tokens)
+        said = [found.groups() for found in re.finditer(PATTERNS["ruler_uuids"], text)]
+        assert said[-1] in said[:-1]
+
+
 @pytest.mark.parametrize(("config", "message"), [
+    ({"wordings": ("ruler_number",)}, "unknown wording 'ruler_number'; did you mean 'ruler_numbers'"),
     ({"rate": 1.5, "answer_weight": -1.0}, r"rate must be in \[0, 1\], got 1.5; answer_weight must not be negative"),
     ({"min_needles": 3, "max_needles": 2}, "got 3 and 2"),
     ({"num_questions": 0}, "num_questions must be at least 1"),

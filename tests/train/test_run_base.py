@@ -104,6 +104,24 @@ def test_layers_of_the_base_learn_with_the_memories_at_their_own_pace(recipe: Pa
     assert 0 < max(steps) <= 4 * 0.01 * 0.1 * 1.5  # lr x tuned_lr_factor, four steps of Adam
 
 
+def test_training_goes_on_from_an_adapter(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(recipe) == 0
+    (recipe.parent / "run").rename(recipe.parent / "first")
+    adapter = recipe.parent / "first" / "model" / "adapter.safetensors"
+    first = load_base_decoder(adapter.parent).state_dict()
+    start = [f"base.adapter={adapter}", "base.window=12", "base.memory.table_seed=0"]
+    assert train(recipe, *start, "train.optimizer.lr=1e-9", "train.schedule.warmup=1.0") == 0
+    again = load_base_decoder(recipe.parent / "run" / "model")
+    for name, x in again.state_dict().items():
+        torch.testing.assert_close(x, first[name], atol=1e-7, rtol=0)
+    assert (again.config.window, again.config.adapter) == (12, None)
+    (recipe.parent / "run").rename(recipe.parent / "second")
+    capsys.readouterr()
+    assert train(recipe, *start, "base.layers=[2]", "base.memory.topk=4") == 2
+    error = capsys.readouterr().err
+    assert "layers must be the adapter's [1], got [2]; memory.topk must be the adapter's 2, got 4" in error
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

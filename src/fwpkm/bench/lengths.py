@@ -22,7 +22,6 @@ Token = Callable[[], object]
 _PIECE = 4096
 
 
-@torch.no_grad()
 def measure_lengths(
     lengths: Sequence[int], shape_name: str, *, device: str, dtype: str, decoded: int = 32
 ) -> Iterator[Row]:
@@ -56,6 +55,7 @@ def _spread(times: Timing) -> Row:
     return {"median_s": times.median, "p20_s": times.p20, "p80_s": times.p80, "runs": times.runs}
 
 
+@torch.no_grad()
 def _stream(layer: Any, x: Tensor, decoded: int) -> tuple[Timing, Timing]:
     """Stream a context through a layer of states in pieces, then single tokens."""
     states: list[Any] = [None]
@@ -94,6 +94,7 @@ def _gated(
     return _stream(layer, torch.randn(1, length, dim, device=device, dtype=dtype), decoded)
 
 
+@torch.no_grad()
 def _attend(
     shape: Shape, length: int, device: torch.device, dtype: torch.dtype, decoded: int
 ) -> tuple[Timing, Timing]:

@@ -1,17 +1,12 @@
-"""What a memory costs a whole model: a training step of a recipe, and of its twin without it, on one device.
+"""What a memory costs a whole model: a training step of a recipe, and of its twin without it, on one device."""
 
-python -m fwpkm.bench.twins RECIPE TWIN DEVICE STREAMS TOKENS RUNS   prints a JSON row for each.
-"""
-
-import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from fwpkm.bench.layer import check_parity
-from fwpkm.bench.measure import peak_device_bytes, timed
+from fwpkm.bench.measure import Timing, peak_device_bytes, seconds_of
 from fwpkm.models.decoder import Decoder
 from fwpkm.recipe import read_recipe
 from fwpkm.train.config import OptimizerConfig
@@ -23,11 +18,13 @@ Row = dict[str, Any]
 def compare_twins(
     recipe: str, twin: str, *, device: str, streams: int, tokens: int, runs: int
 ) -> Iterator[Row]:
-    """Yield both models' training steps (forward, backward, clipping, AdamW; autocast to bfloat16 on a GPU).
+    """Yield both models' training steps and the median of their ratios.
+
+    A step is forward, backward, clipping and AdamW; with autocast to bfloat16 on a GPU.
 
     Args:
         recipe: Whose model has the memory.
-        twin: Whose model lacks it; measured first.
+        twin: Whose model lacks it; measured in turns with it.
         device: Where to measure.
         streams: Sequences of a step.
         tokens: Their length.
@@ -38,14 +35,29 @@ def compare_twins(
     """
     where = torch.device(device)
     check_parity(device=where)
-    median = None
-    for name in (twin, recipe):
-        row = _step_row(name, where, streams, tokens, runs)
-        median = median or row["median_s"]
-        yield {**row, "times_twin": row["median_s"] / median}
+    names = (twin, recipe)
+    steps = [_training_step(name, where, streams, tokens) for name in names]
+    peaks = [peak_device_bytes(step, where) for step in steps]
+    for step in steps:
+        seconds_of(step)
+    seconds = [[seconds_of(step) for step in steps] for _ in range(runs)]  # in turns: a busy moment hits both
+    ratios = Timing.of([with_memory / without for without, with_memory in seconds])
+    for name, own, peak in zip(names, zip(*seconds, strict=True), peaks, strict=True):
+        times = Timing.of(list(own))
+        spread = {"median_s": times.median, "p20_s": times.p20, "p80_s": times.p80, "runs": times.runs}
+        yield {
+            "what": "twins",
+            "recipe": name,
+            "streams": streams,
+            "tokens": tokens,
+            **spread,
+            "peak_bytes": peak,
+        }
+    shares = {"median": ratios.median, "p20": ratios.p20, "p80": ratios.p80}
+    yield {"what": "times twin", "recipe": recipe, "streams": streams, "tokens": tokens, **shares}
 
 
-def _step_row(name: str, device: torch.device, streams: int, tokens: int, runs: int) -> Row:
+def _training_step(name: str, device: torch.device, streams: int, tokens: int) -> Callable[[], None]:
     torch.manual_seed(0)
     model = Decoder(read_recipe(name, []).model).to(device).train()
     optimizer = Optimizer(model, OptimizerConfig())
@@ -59,25 +71,4 @@ def _step_row(name: str, device: torch.device, streams: int, tokens: int, runs: 
         optimizer.clip()
         optimizer.step()
 
-    peak = peak_device_bytes(step, device)
-    times = timed(step, runs=runs, warmup=2)
-    spread = {"median_s": times.median, "p20_s": times.p20, "p80_s": times.p80, "runs": times.runs}
-    return {
-        "what": "twins",
-        "recipe": name,
-        "streams": streams,
-        "tokens": tokens,
-        **spread,
-        "peak_bytes": peak,
-    }
-
-
-def main(recipe: str, twin: str, device: str, streams: str, tokens: str, runs: str) -> None:
-    """Print the rows."""
-    sizes = {"streams": int(streams), "tokens": int(tokens), "runs": int(runs)}
-    for row in compare_twins(recipe, twin, device=device, **sizes):
-        print(json.dumps(row), flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return step

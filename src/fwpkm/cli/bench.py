@@ -14,6 +14,7 @@ from fwpkm.bench.lengths import draw_lengths, measure_lengths
 from fwpkm.bench.model import MEASUREMENTS, RECIPE, bench_model
 from fwpkm.bench.shapes import SHAPES
 from fwpkm.bench.systems import SYSTEMS
+from fwpkm.bench.twins import compare_twins
 from fwpkm.machine import describe_machine
 
 
@@ -35,14 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lengths", type=int, nargs="+", default=[4096, 16384, 65536], help="tokens of context"
     )
     lengths.add_argument("--plots", type=Path, help="folder for prefill.svg and decode.svg")
+    twins = kinds.add_parser(
+        "twins", help="a training step of a recipe's model and of its twin without memory"
+    )
+    _add_twin_arguments(twins)
     for kind in (compare, lengths):
         kind.add_argument("--shape", default="paper-one", help=", ".join(SHAPES))
-        kind.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         kind.add_argument(
             "--dtype", default="float32", help="of hidden states and projections: float32, bfloat16"
         )
+    for kind in (compare, lengths, twins):
+        kind.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         kind.add_argument("--append", type=Path, help="CSV file to append the rows to")
-    for kind in (layer, model, compare, lengths):
+    for kind in (layer, model, compare, lengths, twins):
         kind.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
@@ -55,6 +61,14 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", choices=MEASUREMENTS, nargs="+", default=list(MEASUREMENTS), help="what to measure"
     )
+
+
+def _add_twin_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="whose model has the memory: a file or a short name")
+    parser.add_argument("twin", help="whose model lacks it")
+    parser.add_argument("--streams", type=int, default=8, help="sequences of a step")
+    parser.add_argument("--tokens", type=int, default=512, help="their length")
+    parser.add_argument("--runs", type=int, default=9, help="measured steps of each")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -88,6 +102,9 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return compare_systems(options.systems, options.shape, **how)
     if options.what == "lengths":
         return measure_lengths(options.lengths, options.shape, device=options.device, dtype=options.dtype)
+    if options.what == "twins":
+        sizes = {"streams": options.streams, "tokens": options.tokens, "runs": options.runs}
+        return compare_twins(options.recipe, options.twin, device=options.device, **sizes)
     return bench_model(
         recipe=options.recipe, settings=options.settings, tokens=options.tokens, longest=options.longest,
         piece=options.piece, whats=options.only,

@@ -6,14 +6,13 @@ not yet `answered` retrieve, together with the fast weights after the last write
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fwpkm.memory.overlay import OverlayEditor
-from fwpkm.memory.spans import take_spans
+from fwpkm.memory.places import answer_places, leading_places, written_places
 from fwpkm.memory.tokens import Tokens
 from fwpkm.memory.windows import FastWeights, address_all, address_at_once, address_window
 from fwpkm.ops.addressing import can_scan
@@ -22,7 +21,7 @@ from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import Window, plan_windows
 from fwpkm.ops.core.weights import read_weights
 from fwpkm.ops.memory_scan import memory_scan
-from fwpkm.ops.slots import number_cells, read_counts
+from fwpkm.ops.slots import number_cells, read_counts, window_counts
 
 _PAIRS_AT_ONCE = 1 << 13
 """Reads for which rows are copied and scanned together, so that the copy stays in the cache. Changes speed alone."""
@@ -43,10 +42,9 @@ def scan_with_graph(
     B = x.q.shape[0]
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
     w = read_weights(scores, options.weights, temperature)
-    own = torch.cat(take_spans(w[None], _leading(reads, writes)), dim=1)[0]
+    own = w.index_select(0, leading_places(tuple(reads), tuple(writes), w.device))
     ids, rows = number_cells(cells, weights.table.store.index.numel())
-    parts = zip(rows.split(reads), windows, strict=True)
-    scale = torch.cat([_scale(x, part, win, options, ids.shape[0]) for part, win in parts])
+    scale = _scales(x, rows, windows, options, ids.shape[0])
     step = _write_weights(x, windows, options, own, scale)
     target = _of_written(x.v, windows, options.lookahead)
     fresh = weights.table.untouched_base
@@ -132,10 +130,9 @@ def _scan_group(
     scores, cells, keys = address_at_once(x, weights, windows, options)
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
     w = read_weights(scores, options.weights, temperature)
-    own = torch.cat([w[first:last] for first, last in _leading(reads, writes)])
+    own = w.index_select(0, leading_places(tuple(reads), tuple(writes), w.device))
     ids, rows = number_cells(cells, num_cells)
-    parts = zip(rows.split(reads), windows, strict=True)
-    scale = torch.cat([_scale(x, part, win, options, ids.shape[0]) for part, win in parts])
+    scale = _scales(x, rows, windows, options, ids.shape[0])
     step = _write_weights(x, windows, options, own, scale)
     target = _of_written(x.v, windows, options.lookahead)
     written = _written_rows(rows, reads, writes, ids.shape[0])
@@ -195,31 +192,21 @@ def _first_answers(part: Tensor, win: Window, B: int) -> Tensor:
     return torch.cat((own, rest), dim=1)[:, win.num_repeated :]
 
 
-def _all_first_answers(v_hat: Tensor, windows: Sequence[Window], B: int) -> Tensor:
+def _all_first_answers(v_hat: Tensor, windows: tuple[Window, ...], B: int) -> Tensor:
     """Do the same for all windows, one behind the other."""
-    lengths = [B * win.num_tokens for win in windows]
-    if B > 1:
-        parts = zip(v_hat.split(lengths), windows, strict=True)
-        return torch.cat([_first_answers(part, win, B) for part, win in parts], dim=1)
-    ends = accumulate(lengths)
-    spans = [(end - win.num_recent, end) for end, win in zip(ends, windows, strict=True)]
-    return torch.cat(take_spans(v_hat[None], spans), dim=1)
+    taken = v_hat.index_select(0, answer_places(windows, B, v_hat.device))
+    return taken.view(B, -1, v_hat.shape[1])
 
 
-def _of_written(per_token: Tensor, windows: Sequence[Window], ahead: int) -> Tensor:
+def _of_written(per_token: Tensor, windows: tuple[Window, ...], ahead: int) -> Tensor:
     """Return what lies `ahead` tokens behind the windows' written ones: [B, L, *] to [Tw, *]."""
-    spans = [(win.start + ahead, win.start + ahead + win.num_written) for win in windows]
-    return torch.cat([part.flatten(0, 1) for part in take_spans(per_token, spans)])
-
-
-def _leading(lengths: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the spans of the first counts[c] of every lengths[c], which follow each other."""
-    starts = accumulate(lengths, initial=0)
-    return [(start, start + count) for start, count in zip(starts, counts, strict=False)]
+    B, L = per_token.shape[:2]
+    places = written_places(windows, B, L, ahead, per_token.device)
+    return per_token.flatten(0, 1).index_select(0, places)
 
 
 def _write_weights(
-    x: Tokens, windows: Sequence[Window], options: CoreOptions, w: Tensor, scale: Tensor
+    x: Tokens, windows: tuple[Window, ...], options: CoreOptions, w: Tensor, scale: Tensor
 ) -> Tensor:
     """Return the write weights  a = eta g w / R  of the windows' written tokens."""
     step = w * scale
@@ -229,6 +216,20 @@ def _write_weights(
         if factor is not None:
             step = step * _of_written(factor, windows, 0)[:, None]
     return step
+
+
+def _scales(
+    x: Tokens, rows: Tensor, windows: Sequence[Window], options: CoreOptions, num_rows: int
+) -> Tensor:
+    """Return the part of all windows' write weights that no gradient flows through: eta / R for each written pair."""
+    B = x.q.shape[0]
+    reads = [B * win.num_tokens for win in windows]
+    if options.write_rule == "release":
+        parts = zip(rows.split(reads), windows, strict=True)
+        return torch.cat([_scale(x, part, win, options, num_rows) for part, win in parts])
+    writes = [B * win.num_written for win in windows]
+    counted = reads if options.border == "dropped" else writes
+    return options.value_lr / window_counts(rows, reads, writes, counted, num_rows).to(x.v.dtype)
 
 
 def _scale(x: Tokens, rows: Tensor, win: Window, options: CoreOptions, num_rows: int) -> Tensor:
@@ -257,5 +258,5 @@ def _counted(rows: Tensor, win: Window, options: CoreOptions, B: int) -> Tensor:
 
 
 def _written_rows(rows: Tensor, reads: Sequence[int], writes: Sequence[int], num_rows: int) -> Tensor:
-    own = torch.cat([rows[first:last] for first, last in _leading(reads, writes)])
+    own = rows.index_select(0, leading_places(tuple(reads), tuple(writes), rows.device))
     return rows.new_zeros(num_rows, dtype=torch.bool).index_fill(0, own.flatten(), True)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fwpkm.ops.slots import number_cells, read_counts
+from fwpkm.ops.slots import number_cells, read_counts, window_counts
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 cells_of_tokens = st.integers(1, 4).flatmap(
@@ -30,6 +30,19 @@ def test_counts_are_those_of_a_counter_and_at_least_one(seed, num_rows, counted)
     found = read_counts(rows[:4], rows[6 - counted :], num_rows)
     seen = Counter(rows[6 - counted :].flatten().tolist())
     assert found.tolist() == [[max(1, seen[i]) for i in row] for row in rows[:4].tolist()]
+
+
+@given(data=st.data(), num_rows=st.integers(1, 9))
+def test_windows_are_counted_one_by_one(data, num_rows):
+    reads = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
+    writes, counted = ([data.draw(st.integers(0, n)) for n in reads] for _ in range(2))
+    rows = torch.randint(num_rows, (sum(reads), 2), generator=torch.Generator().manual_seed(num_rows))
+    found = window_counts(rows, reads, writes, counted, num_rows)
+    wanted = []
+    for part, m, n in zip(rows.split(reads), writes, counted, strict=True):
+        seen = Counter(part[:n].flatten().tolist())
+        wanted += [[max(1, seen[i]) for i in row] for row in part[:m].tolist()]
+    assert found.tolist() == wanted
 
 
 def test_no_tokens_have_no_cells():

@@ -9,13 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fwpkm.ops.addressing.constants import ScoreKind
-from fwpkm.ops.addressing.torch import check_address
+from fwpkm.ops.addressing.operation import check_address
 from fwpkm.ops.backend import runs_compiled
 
 _FEWEST_NUMBERS = 1 << 20
 """Numbers to add up that are worth a thread."""
 _SIFTING = 8
 """Numbers that could be added up while one score is sifted."""
+_STEPPING = 4
+"""Numbers that could be added up while one of a sub-key's is moved and noted."""
 _FIRST, _TOKENS, _WRITTEN, _STEPS, _ROW, _PAIR = range(6)
 """Columns of a plan."""
 
@@ -134,7 +136,7 @@ def _address_windows(
         given = (scores.view(S, 2, H, M, n), q, first, written, n * n, score == "idw")
         run_spans(loops.find_window, spans, *given, own_s, own_i, own_place, best[rows], cell[rows])
         if steps:
-            spans = split_range(2 * S, smallest=max(1, _FEWEST_NUMBERS // (H * steps * k * Dk)))
+            spans = split_range(2 * S, smallest=max(1, _FEWEST_NUMBERS // (_STEPPING * H * steps * k * Dk)))
             log = (log_cell, log_row, log_end)
             how = (number, own_s, own_i, q, first, steps, step_size, score == "idw")
             run_spans(loops.step_window, spans, *how, own_keys, own_squares, *log)

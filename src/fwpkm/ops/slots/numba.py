@@ -1,5 +1,6 @@
 """The same by hashing, in compiled loops."""
 
+from collections.abc import Sequence
 from typing import no_type_check
 
 import numpy as np
@@ -19,6 +20,36 @@ def number_cells(cells: Tensor) -> tuple[Tensor, Tensor]:
     size = 1 << max(1, (2 * cells.numel() - 1).bit_length())
     found = _number(array_of(cells).reshape(-1), ids.numpy(), rows.view(-1).numpy(), size)
     return ids[:found], rows
+
+
+def window_counts(
+    rows: Tensor, reads: Sequence[int], writes: Sequence[int], counted: Sequence[int], num_rows: int
+) -> Tensor:
+    """Count reads window by window."""
+    out = rows.new_empty(sum(writes), rows.shape[1])
+    tokens = np.array([reads, writes, counted], dtype=np.int64).reshape(3, -1)
+    _count(array_of(rows), tokens, np.zeros(num_rows, dtype=np.int32), out.numpy())
+    return out
+
+
+@jit
+@no_type_check
+def _count(rows, tokens, count, out):
+    """Count up, look up, and clear again what was counted."""
+    start, to = 0, 0
+    for c in range(tokens.shape[1]):
+        reads, writes, counted = tokens[0, c], tokens[1, c], tokens[2, c]
+        for m in range(start, start + counted):
+            for j in range(rows.shape[1]):
+                count[rows[m, j]] += 1
+        for m in range(writes):
+            for j in range(rows.shape[1]):
+                out[to + m, j] = max(1, count[rows[start + m, j]])
+        for m in range(start, start + counted):
+            for j in range(rows.shape[1]):
+                count[rows[m, j]] = 0
+        start += reads
+        to += writes
 
 
 @jit

@@ -1,5 +1,7 @@
 """Distinct cells and read counts, by sorting; or by hashing where compiled loops run."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -36,3 +38,22 @@ def read_counts(rows: Int[Tensor, "P J"], counted: Int[Tensor, "*Q J"], num_rows
     count = rows.new_zeros(num_rows)
     one = count.new_ones(()).expand(counted.numel())
     return count.scatter_add_(0, counted.flatten(), one)[rows].clamp_min_(1)
+
+
+def window_counts(
+    rows: Int[Tensor, "Tr J"],
+    reads: Sequence[int],
+    writes: Sequence[int],
+    counted: Sequence[int],
+    num_rows: int,
+) -> Int[Tensor, "Tw J"]:
+    """Count for the first writes[c] of every reads[c] tokens how often each row is read by the first counted[c].
+
+    A row that none of these reads counts once. All rows are below `num_rows`.
+    """
+    if not torch.compiler.is_compiling() and runs_compiled_integers(rows):
+        from fwpkm.ops.slots.numba import window_counts as compiled
+
+        return compiled(rows, reads, writes, counted, num_rows)
+    parts = zip(rows.split(list(reads)), writes, counted, strict=True)
+    return torch.cat([read_counts(part[:m], part[:n], num_rows) for part, m, n in parts])

@@ -1,0 +1,67 @@
+"""Where windows' tokens lie among all tokens, as lists to select by: one pass instead of a slice per window."""
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from itertools import accumulate
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from fwpkm.ops.core.schedule import Window
+
+F = TypeVar("F", bound=Callable[..., Tensor])
+
+
+def _kept(make: F) -> F:
+    """Make a list once for the same arguments."""
+    cached = lru_cache(maxsize=64)(make)
+
+    @wraps(make)
+    def choose(*args: Any) -> Tensor:
+        if torch.compiler.is_compiling():
+            return make(*args)
+        with torch.inference_mode(False):  # training may use it next
+            return cached(*args)
+
+    return choose  # type: ignore[return-value]  # the same arguments
+
+
+@_kept
+def written_places(
+    windows: tuple[Window, ...], num_streams: int, num_tokens: int, ahead: int, device: torch.device
+) -> Int[Tensor, " Tw"]:
+    """Number what lies `ahead` tokens behind the windows' written ones, in tokens [B*L]."""
+    streams = num_tokens * torch.arange(num_streams, device=device)[:, None]
+    spans = [(win.start + ahead, win.start + ahead + win.num_written) for win in windows]
+    return torch.cat([(streams + torch.arange(a, b, device=device)).flatten() for a, b in spans])
+
+
+@_kept
+def leading_places(
+    reads: tuple[int, ...], writes: tuple[int, ...], device: torch.device
+) -> Int[Tensor, " Tw"]:
+    """Number the first writes[c] of every reads[c], which follow each other."""
+    starts = accumulate(reads, initial=0)
+    spans = [(start, start + count) for start, count in zip(starts, writes, strict=False)]
+    return torch.cat([torch.arange(first, last, device=device) for first, last in spans])
+
+
+@_kept
+def answer_places(
+    windows: tuple[Window, ...], num_streams: int, device: torch.device
+) -> Int[Tensor, " answers"]:
+    """Number first answers, stream after stream; in a window all streams' written tokens come before the others."""
+    lengths = [num_streams * win.num_tokens for win in windows]
+    starts = accumulate(lengths, initial=0)
+    parts = [_of_window(start, win, num_streams, device) for start, win in zip(starts, windows, strict=False)]
+    return torch.cat(parts, dim=1).flatten()
+
+
+def _of_window(start: int, win: Window, B: int, device: torch.device) -> Tensor:
+    m, rest = win.num_written, win.num_tokens - win.num_written
+    stream = torch.arange(B, device=device)[:, None]
+    own = start + m * stream + torch.arange(m, device=device)
+    others = start + B * m + rest * stream + torch.arange(rest, device=device)
+    return torch.cat((own, others), dim=1)[:, win.num_repeated :]
