@@ -15,15 +15,23 @@ from fwpkm.bench.systems import CausalAttention
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.gated_delta_net import GatedDeltaNet, GatedDeltaNetConfig
 from fwpkm.memory.state import FwPKMState
+from fwpkm.nested import unknown_name
 from fwpkm.report.svg import Curve, line_chart
 
 Row = dict[str, Any]
 Token = Callable[[], object]
 _PIECE = 4096
+SYSTEMS_BY_LENGTH = ("fwpkm", "gdn", "attention")
 
 
 def measure_lengths(
-    lengths: Sequence[int], shape_name: str, *, device: str, dtype: str, decoded: int = 32
+    lengths: Sequence[int],
+    shape_name: str,
+    *,
+    device: str,
+    dtype: str,
+    decoded: int | None = None,
+    systems: Sequence[str] = SYSTEMS_BY_LENGTH,
 ) -> Iterator[Row]:
     """Yield prefill seconds and seconds of a decoded token of one stream, for each length and system.
 
@@ -32,18 +40,25 @@ def measure_lengths(
         shape_name: Of `SHAPES`: its layer.
         device: Where to measure.
         dtype: Of hidden states and projections.
-        decoded: Tokens whose mean makes one measurement of decoding.
+        decoded: Tokens whose mean makes one measurement of decoding; None is a chunk, so that each measurement
+            has one write. Attention decodes 32 at most.
+        systems: Of `SYSTEMS_BY_LENGTH`.
 
     Raises:
+        ValueError: If a name is not known.
         RuntimeError: If the fast forms differ from the definition; no time is reported then.
     """
     shape, where = find_shape(shape_name), torch.device(device)
     check_parity(device=where)
-    for name, run in (("fwpkm", _fwpkm), ("gdn", _gated), ("attention", _attend)):
+    runs = dict(zip(SYSTEMS_BY_LENGTH, (_fwpkm, _gated, _attend), strict=True))
+    if problems := [unknown_name("system", name, runs) for name in systems if name not in runs]:
+        raise ValueError("bench lengths: " + "; ".join(problems))
+    for name in systems:
+        run = runs[name]
         for length in lengths:
             row = {"system": name, "shape": shape_name, "streams": 1, "tokens": length, "dtype": dtype}
             try:
-                prefill, decode = run(shape, length, where, DTYPES[dtype], decoded)
+                prefill, decode = run(shape, length, where, DTYPES[dtype], decoded or shape.config.chunk_size)
             except torch.OutOfMemoryError:
                 yield {"what": "prefill", **row, "failed": "out of memory"}
                 break
@@ -70,6 +85,7 @@ def _stream(layer: Any, x: Tensor, decoded: int) -> tuple[Timing, Timing]:
         state: FwPKMState | None = states[0]
         for _ in range(decoded):
             _, state = layer(x[:, :1], state)
+        states[0] = state  # what is kept beside a newer state would have to be copied
 
     times = timed(prefill, runs=3, warmup=1)
     decode()
@@ -104,6 +120,8 @@ def _attend(
     k, v = torch.randn(
         2, 1, layer.num_heads, length, shape.config.dim // layer.num_heads, device=device, dtype=dtype
     )
+
+    decoded = min(decoded, 32)
 
     def decode() -> None:
         for _ in range(decoded):

@@ -10,7 +10,7 @@ import torch
 
 from fwpkm.bench.compare import append_rows, compare_systems
 from fwpkm.bench.layer import bench_layer
-from fwpkm.bench.lengths import draw_lengths, measure_lengths
+from fwpkm.bench.lengths import SYSTEMS_BY_LENGTH, draw_lengths, measure_lengths
 from fwpkm.bench.model import MEASUREMENTS, RECIPE, bench_model
 from fwpkm.bench.shapes import SHAPES
 from fwpkm.bench.systems import SYSTEMS
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lengths.add_argument(
         "--lengths", type=int, nargs="+", default=[4096, 16384, 65536], help="tokens of context"
     )
+    lengths.add_argument("--systems", nargs="+", default=list(SYSTEMS_BY_LENGTH), help="of the default ones")
     lengths.add_argument("--plots", type=Path, help="folder for prefill.svg and decode.svg")
     twins = kinds.add_parser(
         "twins", help="a training step of a recipe's model and of its twin without memory"
@@ -79,10 +80,10 @@ def run(options: argparse.Namespace) -> int:
         print("  ".join(f"{name}={value}" for name, value in machine.items()))
     for row in _rows(options):
         rows.append(row)
+        if getattr(options, "append", None):
+            append_rows(options.append, [row])
         if not options.json:
             print(_line(row), flush=True)
-    if getattr(options, "append", None):
-        append_rows(options.append, rows)
     if getattr(options, "plots", None):
         options.plots.mkdir(parents=True, exist_ok=True)
         for what in ("prefill", "decode"):
@@ -101,7 +102,8 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         how = {"device": options.device, "dtype": options.dtype, "runs": options.runs}
         return compare_systems(options.systems, options.shape, **how)
     if options.what == "lengths":
-        return measure_lengths(options.lengths, options.shape, device=options.device, dtype=options.dtype)
+        how = {"device": options.device, "dtype": options.dtype, "systems": options.systems}
+        return measure_lengths(options.lengths, options.shape, **how)
     if options.what == "twins":
         sizes = {"streams": options.streams, "tokens": options.tokens, "runs": options.runs}
         return compare_twins(options.recipe, options.twin, device=options.device, **sizes)
