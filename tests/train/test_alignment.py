@@ -77,7 +77,8 @@ def test_answers_repeat_what_they_are_taken_from(run: int) -> None:
     assert not bool((found.positive & ~found.candidate).any())
 
 
-def test_the_loss_is_that_of_the_definition() -> None:
+@pytest.mark.parametrize("across", [False, True])
+def test_the_loss_is_that_of_the_definition(across: bool) -> None:
     model, data = decoder(fwpkm_layers=[0, 1], fwpkm=MEMORY), batch(2, 23)
     repeats = find_repeats(data.input_ids, data.targets, 3)
     outputs: list[Tensor] = []
@@ -98,9 +99,19 @@ def test_the_loss_is_that_of_the_definition() -> None:
                 if bool(repeats.positive[b, t].any()):
                     e = (cosine[t] / 0.07).exp()
                     hit, all_ = e[repeats.positive[b, t]].sum(), e[repeats.candidate[b, t]].sum()
+                    for other in range(2):
+                        for s in range(23):
+                            before = [
+                                data.input_ids[x, y - 2 : y + 1].tolist() for x, y in ((b, t), (other, s))
+                            ]
+                            if across and other != b and (s < 2 or before[0] != before[1]):
+                                cosine_of_both = torch.nn.functional.cosine_similarity(
+                                    flat[b, t], flat[other, s], dim=0
+                                )
+                                all_ = all_ + (cosine_of_both / 0.07).exp()
                     total, anchors = total - math.log(float((hit / all_).detach())), anchors + 1
     assert anchors > 10
-    loss = queries.misses(repeats, 0.07)
+    loss = queries.misses(repeats, 0.07, across=across)
     assert float(loss.detach()) == pytest.approx(total / len(outputs), rel=1e-4)
 
 

@@ -28,6 +28,13 @@ class Repeats(NamedTuple):
     candidate: Bool[Tensor, "B T T"]
     """[b, t, s]: positive, or the tokens before s are others. Where only the next one differs, nothing is asked."""
 
+    context: Int[Tensor, "B T"]
+    """Equal where the same tokens stand before and are `known`."""
+    known: Bool[Tensor, "B T"]
+    """Tokens with a whole context, whose next one counts."""
+    counts: Bool[Tensor, "B T"]
+    """Tokens whose next one counts."""
+
     @property
     def anchors(self) -> Bool[Tensor, "B T"]:
         """Tokens that repeat an earlier one."""
@@ -65,7 +72,7 @@ def find_repeats(
     positive = same & agree
     if run and stressed is not None:
         positive = positive | earlier & _in_runs(agree & (stressed & counts)[:, :, None], run)
-    return Repeats(positive, earlier & counts[:, None, :] & ~(same & ~agree))
+    return Repeats(positive, earlier & counts[:, None, :] & ~(same & ~agree), code, known, counts)
 
 
 def _in_runs(pairs: Bool[Tensor, "B T T"], run: int) -> Bool[Tensor, "B T T"]:
@@ -91,10 +98,11 @@ class Queries:
         halves = normalise(queries.float().unflatten(-1, (-1, half)), "zscore")
         self._units.append(nn.functional.normalize(halves.flatten(-2), dim=-1))
 
-    def misses(self, repeats: Repeats, temperature: float) -> Float[Tensor, ""]:
+    def misses(self, repeats: Repeats, temperature: float, *, across: bool = False) -> Float[Tensor, ""]:
         """Return the sum over anchors of  log sum_candidates e^(s/tau) - log sum_positives e^(s/tau), layers averaged.
 
-        s is the cosine of two tokens' queries, each half of each head z-scored first.
+        s is the cosine of two tokens' queries, each half of each head z-scored first. With `across` the tokens of
+        other sequences that stand after other tokens are candidates too.
 
         Raises:
             RuntimeError: If a memory was passed by, so that its queries are not known.
@@ -103,17 +111,29 @@ class Queries:
             raise RuntimeError(
                 f"Queries: {self.num_layers} memories must have run once, got {len(self._units)}"
             )
-        return torch.stack([_misses(unit, repeats, temperature) for unit in self._units]).mean()
+        return torch.stack([_misses(unit, repeats, temperature, across) for unit in self._units]).mean()
 
 
-def _misses(unit: Tensor, repeats: Repeats, temperature: float) -> Tensor:
+def _misses(unit: Tensor, repeats: Repeats, temperature: float, across: bool) -> Tensor:
     total = unit.new_zeros(())
     for b, anchors in enumerate(repeats.anchors):
         scores = unit[b, anchors] @ unit[b].T / temperature
         found = scores.masked_fill(~repeats.positive[b, anchors], -torch.inf).logsumexp(-1)
         among = scores.masked_fill(~repeats.candidate[b, anchors], -torch.inf).logsumexp(-1)
+        if across:
+            others = unit[b, anchors] @ unit.flatten(0, 1).T / temperature
+            hidden = others.masked_fill(~_elsewhere(repeats, b, anchors), -torch.inf).logsumexp(-1)
+            among = torch.logaddexp(among, hidden)
         total = total + (among - found).sum()
     return total
+
+
+def _elsewhere(repeats: Repeats, b: int, anchors: Bool[Tensor, " T"]) -> Bool[Tensor, "A others"]:
+    """Say which tokens of other sequences an anchor of sequence b must be told from."""
+    own = repeats.context[b, anchors]
+    told = ~((own[:, None, None] == repeats.context) & repeats.known) & repeats.counts
+    told[:, b] = False
+    return told.flatten(1)
 
 
 @contextmanager

@@ -100,6 +100,9 @@ class AlignmentConfig:
     answer_run: int = 0
     """Targets that weigh more than 1, such as answers of recall tasks, and stand in so many in a row that came earlier
     too, repeat these, whatever the question says; 0 does without: enough where questions repeat the facts' words."""
+    across: bool = False
+    """Whether it must be told from tokens of a part's other sequences too: finer addresses, where a text holds few
+    facts. The parts of a step (`accumulate`, processes) then no longer add up to the same objective."""
     temperature: float = 0.07
     """Divides cosines."""
 

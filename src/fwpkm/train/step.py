@@ -137,7 +137,8 @@ class StepRunner:
         if gates is not None:
             extra = extra + cost * gates.add_up(span.mask) / scale.tokens
         if queries is not None and repeats is not None and scale.repeated:
-            extra = extra + alignment.cost * queries.misses(repeats, alignment.temperature) / scale.repeated
+            misses = queries.misses(repeats, alignment.temperature, across=alignment.across)
+            extra = extra + alignment.cost * misses / scale.repeated
         return output, extra
 
     def autocast(self) -> torch.autocast:
