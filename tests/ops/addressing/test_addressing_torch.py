@@ -243,3 +243,13 @@ def test_what_does_not_fit_is_refused_with_the_numbers(change, message):
     args = {"q": q, "keys": keys, "topk": 2, **change}
     with pytest.raises(ValueError, match=re.escape(message)):
         address(**args)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_no_tokens_ask_for_nothing(score):
+    q, keys = (x.requires_grad_() for x in make_streams(0, S=2))
+    scores, slots, moved = address(q[:, :0], keys, topk=3, score=score)
+    assert scores.shape == slots.shape == (2, 0, 1, 3)
+    dq, dkeys = torch.autograd.grad(scores.sum() + moved.sum(), (q, keys))
+    assert torch.equal(dq, torch.zeros_like(q))
+    assert torch.equal(dkeys, torch.ones_like(keys))

@@ -163,7 +163,7 @@ def _address_triton(
     if not step_tokens:
         return best, slot, place, s, i, keys.new_empty(0)
     if torch.are_deterministic_algorithms_enabled():  # plain PyTorch adds up in the order of the tokens
-        x = grouped(q).view(*s.shape[:-1], -1)
+        x = grouped(q).view(*s.shape[:-1], q.shape[-1] // 2)
         return best, slot, place, s, i, step_keys(s, i, x, keys, step_size, score, step_tokens)
     own_s, own_i = (t[..., :step_tokens, :] for t in (s, i))
     return best, slot, place, s, i, step_keys_triton(own_s, own_i, q, keys, step_size, score)
@@ -209,7 +209,7 @@ def _address_backward(
     if runs_triton(q) and not torch.are_deterministic_algorithms_enabled():
         return _backward_triton(q, keys, step_size, place, s, i, d_best, d_moved, score, step_tokens)
     if runs_compiled(q):
-        x = grouped(q).view(*s.shape[:-1], -1)
+        x = grouped(q).view(*s.shape[:-1], q.shape[-1] // 2)
         return _backward_compiled(x, keys, step_size, place, s, i, d_best, d_moved, score, step_tokens)
     return address_backward_torch(q, keys, step_size, place, s, i, d_best, d_moved, score, step_tokens)
 

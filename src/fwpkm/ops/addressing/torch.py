@@ -145,7 +145,8 @@ def _pooled_sum(per_pair: Tensor, i: Tensor, n: int) -> Tensor:
 def _gather_sum(c: Tensor, i: Tensor, rows: Tensor) -> Tensor:
     """Add up, per token,  sum_j c_j rows[i_j]  with rows [S, 2, H, n, d]: [S, 2, H, M, d]."""
     *lead, k = i.shape
-    return gathered_sum(c.reshape(-1, k), _flat_ids(i, rows).view(-1, k), rows.flatten(0, 3)).view(*lead, -1)
+    total = gathered_sum(c.reshape(-1, k), _flat_ids(i, rows).view(-1, k), rows.flatten(0, 3))
+    return total.view(*lead, rows.shape[-1])
 
 
 def _inner(x: Tensor, i: Tensor, rows: Tensor) -> Tensor:
@@ -175,7 +176,7 @@ def address_backward_torch(
     step_tokens: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of queries and keys. See README.md for the derivation."""
-    x = grouped(q).view(*s.shape[:-1], -1)
+    x = grouped(q).view(*s.shape[:-1], q.shape[-1] // 2)
     ds = torch.zeros_like(s)
     if d_best is not None:
         ds.scatter_add_(-1, place, d_best.transpose(1, 2)[:, None].expand_as(place))
