@@ -126,6 +126,17 @@ def test_what_failed_is_tried_again_on_request(study: Path) -> None:
     assert "must be a torch device" in read_json(failure)["reason"]
 
 
+def test_one_system_can_be_worked_on_alone(study: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in ("memory", "diverges"):
+        shutil.rmtree(study / "out" / name)
+    run(study, "--only", "memory")
+    assert load_result(study / "out" / NEEDLES).origin.name == "memory"
+    assert not (study / "out/diverges/seed-0/run").exists()
+    assert len((study / "out/commands.sh").read_text().splitlines()) == 7
+    assert run(study, "--only", "memory", "--only", "memroy", "--dry-run") == 2
+    assert "no system is called memroy; known are memory, diverges, fails" in capsys.readouterr().err
+
+
 def test_a_dry_run_lists_tasks_and_touches_nothing(study: Path, capsys: pytest.CaptureFixture) -> None:
     (study / "out" / NEEDLES).unlink()
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*")}

@@ -160,6 +160,21 @@ def test_long_documents_are_read_once(tmp_path: Path) -> None:
     assert ["memory_off" in command for command in found.values()] == [True, False, False]
 
 
+def test_a_system_says_for_itself_what_is_read_once(tmp_path: Path) -> None:
+    asked = "study.needles={lengths=[300, 600, 900], reads=[1, 2]}"
+    settings = ("study.once_from=900", asked, "study.perplexity=none")
+    plan = plan_of(tmp_path, BASE, f"{FULL}\nonce_from = 600", settings=settings)
+    found = [(task.system, task.settings.reads) for task in make_tasks(plan, tmp_path) if task.settings]
+    assert found == [
+        ("memory", (1, 2)),
+        ("memory", (1, 2)),
+        ("memory", (1,)),
+        ("full", (1, 2)),
+        ("full", (1,)),
+        ("full", (1,)),
+    ]
+
+
 def test_seeds_come_one_after_the_other(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, BASE, FULL, settings=("study.seeds=[0, 1]",))
     trained = [(t.system, t.seed) for t in make_tasks(plan, tmp_path) if t.title == "train"]

@@ -15,6 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="list what would be run, and run nothing")
     what.add_argument("--report-only", action="store_true", help="write the report of what there is")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="LABEL",
+        help="work on this system only; can be given several times",
+    )
     parser.add_argument("--retry", action="store_true", help="try again what has failed")
 
 

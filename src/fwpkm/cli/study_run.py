@@ -14,7 +14,7 @@ from fwpkm.report.study_tables import budget_table, failure_table, needle_tables
 from fwpkm.report.table import Table
 from fwpkm.study.plan import Plan, differences, make_plan
 from fwpkm.study.results import StudyResults, read_study
-from fwpkm.study.tasks import Task, make_tasks, seed_folder
+from fwpkm.study.tasks import Task, make_tasks, seed_folder, tasks_of
 from fwpkm.study.work import locked, start_process, work
 from fwpkm.toml import dump_toml
 from fwpkm.train.durable import write_text
@@ -29,28 +29,30 @@ def run_study(options: argparse.Namespace) -> int:
     plan = make_plan(recipe_of(options))
     out = options.out or Path("runs") / plan.recipe.name.replace("/", "-")
     tasks, command = make_tasks(plan, out), command_of(options)
+    wanted = tasks if options.only is None else tasks_of(tasks, options.only)
     if options.report_only:
         return _report(plan, out, command)
     check_same_recipes(plan, out)
     if options.dry_run:
-        print(listing(plan, tasks))
+        print(listing(plan, wanted))
         return 0
     with locked(out) as lock:
-        return _run(plan, tasks, out, command, retry=options.retry, lock=lock)
+        return _run(plan, tasks, wanted, out, command, retry=options.retry, lock=lock)
 
 
-def _run(plan: Plan, tasks: list[Task], out: Path, command: str, *, retry: bool, lock: int) -> int:
+def _run(
+    plan: Plan, tasks: list[Task], wanted: list[Task], out: Path, command: str, *, retry: bool, lock: int
+) -> int:
     write_recipes(plan, out)
     write_json(out / "env.json", describe_environment())
     write_text(
         out / "commands.sh", "".join(f"{line}\n" for line in ("#!/bin/sh -e", *(t.command for t in tasks)))
     )
-    for task in tasks if retry else ():
+    for task in wanted if retry else ():
         task.failure.unlink(missing_ok=True)
     with stop_on_signals() as stop:
-        work(
-            tasks, jobs=plan.config.jobs, start=start_process(plan.config.threads, lock), stop=stop, say=_say
-        )
+        start = start_process(plan.config.threads, lock)
+        work(wanted, jobs=plan.config.jobs, start=start, stop=stop, say=_say)
     code = _report(plan, out, command)
     return code if stop.signal is None else _SIGNALLED + stop.signal
 
@@ -69,7 +71,7 @@ def check_same_recipes(plan: Plan, out: Path) -> None:
                 problems.append(f"{file.parent}: {', '.join(changed)}")
     if problems:
         raise ValueError(
-            f"study: what was begun in {out} was of other recipes: {'; '.join(problems)}. Choose another --out, or "
+            f"what was begun in {out} was of other recipes: {'; '.join(problems)}. Choose another --out, or "
             "remove those folders"
         )
 

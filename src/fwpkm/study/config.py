@@ -26,9 +26,11 @@ class StudySystem:
     max_length: int | None = None
     """Longest documents with needles that it is asked about; None is all. Full attention's cost grows with the
     square."""
+    once_from: int | None = None
+    """The study's `once_from` for this system alone: what sees all of a document anyway need not read it again."""
 
     def __post_init__(self) -> None:
-        problems = below_one(self, "max_length")
+        problems = below_one(self, "max_length", "once_from")
         if self.label is not None and not self.label.strip():
             problems.append(f"label must hold some text, got label={self.label!r}; leave it out")
         if not self.positions or len(set(self.positions)) < len(self.positions):

@@ -1,7 +1,7 @@
 """What there is to do: one command line after the other, each with the file that it leaves."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -107,6 +107,18 @@ def make_tasks(plan: Plan, out: Path) -> list[Task]:
     ]
 
 
+def tasks_of(tasks: list[Task], labels: Sequence[str]) -> list[Task]:
+    """Return the tasks of these systems, in the order of all.
+
+    Raises:
+        ValueError: If a label is no system's.
+    """
+    known = dict.fromkeys(task.system for task in tasks)
+    if unknown := [label for label in labels if label not in known]:
+        raise ValueError(f"no system is called {', '.join(unknown)}; known are {', '.join(known)}")
+    return [task for task in tasks if task.system in labels]
+
+
 def seed_folder(out: Path, system: System, seed: int) -> Path:
     """Return where one training and what was measured of it lie."""
     return out / system.slug / f"seed-{seed}"
@@ -130,11 +142,11 @@ def _tasks_of(config: StudyConfig, system: System, i: int, out: Path) -> Iterato
 
 def _measurements(config: StudyConfig, system: System) -> Iterator[tuple[str, str, Settings]]:
     """List what is measured of a system: name of the file, title, settings."""
-    longest = system.config.max_length
+    longest, once_from = system.config.max_length, system.config.once_from or config.once_from
     if config.needles is not None:
         own = _fitting(config.needles, system)
         for length in sorted(n for n in own.lengths if longest is None or n <= longest):
-            once = config.once_from is not None and length >= config.once_from
+            once = once_from is not None and length >= once_from
             asked = replace(own, reads=(1,), ablations=()) if once else own
             yield f"needles-{length}", f"needles in {length:,} tokens", replace(asked, lengths=(length,))
     if config.perplexity is not None:

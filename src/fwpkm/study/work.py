@@ -73,7 +73,7 @@ def locked(out: Path) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RuntimeError(
-                f"study: another study, or a task that it left behind, is at work in {out}; wait for it or end it"
+                f"another study, or a task that it left behind, is at work in {out}; wait for it or end it"
             ) from error
         yield file.fileno()
 
