@@ -117,6 +117,16 @@ def test_other_recipes_are_refused_with_what_differs(study: Path, capsys: pytest
     assert "Choose another --out" in errors
 
 
+def test_a_study_goes_on_after_settings_were_added(study: Path) -> None:
+    file = study / "out/memory/seed-0/recipe.toml"
+    lines = file.read_text().splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith("gate_cost = ")]
+    assert len(older) == len(lines) - 1
+    file.write_text("".join(older))
+    assert run(study) == 1
+    assert file.read_text() == "".join(lines)
+
+
 def test_what_failed_is_tried_again_on_request(study: Path) -> None:
     failure = study / "out/fails/seed-0/run.failed.json"
     write_json(failure, {"command": "x", "reason": "for a test"})

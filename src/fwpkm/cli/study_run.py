@@ -18,6 +18,7 @@ from fwpkm.study.tasks import Task, make_tasks, seed_folder, tasks_of
 from fwpkm.study.work import locked, start_process, work
 from fwpkm.toml import dump_toml
 from fwpkm.train.durable import write_text
+from fwpkm.train.run import Run
 from fwpkm.train.rundir import describe_environment
 from fwpkm.train.stop import stop_on_signals
 
@@ -67,7 +68,12 @@ def check_same_recipes(plan: Plan, out: Path) -> None:
     for system in plan.systems:
         for seed, own in system.runs:
             file = seed_folder(out, system, seed) / "recipe.toml"
-            if file.exists() and (changed := differences(read_recipe(file), own.resolved())):
+            if not file.exists():
+                continue
+            before = Run.of(
+                read_recipe(file)
+            ).resolved()  # settings that are newer than it have their defaults
+            if changed := differences(before, own.resolved()):
                 problems.append(f"{file.parent}: {', '.join(changed)}")
     if problems:
         raise ValueError(
