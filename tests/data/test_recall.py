@@ -70,6 +70,15 @@ def test_fewer_questions_than_facts_are_asked_when_told_so() -> None:
     assert asked == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("wordings", [(), ("paper", "ruler_numbers")])
+def test_so_many_tasks_begin_with_a_fact(wordings: tuple[str, ...]) -> None:
+    source = recall(rate=1.0, start_rate=0.4, min_needles=2, wordings=wordings)
+    tokenizer, _, _ = parts("bytes")
+    begin = re.compile(r"\s*(The secret number for ID-|One of the special magic)")
+    begun = sum(begin.match(tokenizer.decode(source.sequence(i).tokens)) is not None for i in range(400))
+    assert abs(begun - 160) < 4 * np.sqrt(400 * 0.4 * 0.6)  # by chance, hardly any would
+
+
 def test_equal_numbers_give_equal_sequences_and_seeds_differ() -> None:
     assert recall(rate=1.0).sequence(5).tokens.tolist() == recall(rate=1.0).sequence(5).tokens.tolist()
     assert (

@@ -43,6 +43,7 @@ CHANGES = {
     "table": ("batch", {}),
     "initial_values": ("zero", {}),
     "initial_keys": ("learned", {}),
+    "table_dtype": ("bfloat16", {}),
     "sparse_grad": (True, {"initial_values": "learned"}),
     "table_seed": (1, {}),
     "norm_eps": (0.1, {}),
@@ -110,6 +111,7 @@ def test_every_field_of_the_arithmetic_reaches_it():
         ({"query_norm_over": "half"}, "query_norm_over must be one of head, all, got query_norm_over='half'"),
         ({"value_norm": "max"}, "value_norm must be one of none, l2, zscore, got value_norm='max'"),
         ({"table": "world"}, "table must be one of stream, batch, got table='world'"),
+        ({"table_dtype": "int4"}, "table_dtype must be one of float32, bfloat16, got table_dtype='int4'"),
         (
             {"initial_values": "one"},
             "initial_values must be one of random, zero, learned, got initial_values='one'",

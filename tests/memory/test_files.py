@@ -157,6 +157,15 @@ def test_how_a_model_is_run_is_no_part_of_its_fingerprint(tmp_path):
     assert set(IRRELEVANT) <= known
 
 
+def test_files_are_good_for_as_long_as_newer_settings_are_what_was_the_case_before(tmp_path):
+    layer = make_layer()
+    read_some(layer)[1].save(tmp_path / "x.fwpkm", layer)
+    assert "table_dtype" not in read_file(tmp_path / "x.fwpkm").header["fingerprint"]["config"]
+    narrow = make_layer(table_dtype="bfloat16")
+    with pytest.raises(ValueError, match="table_dtype is 'unset' in the file and 'bfloat16' in the model"):
+        FwPKMState.load(tmp_path / "x.fwpkm", narrow)
+
+
 def test_a_write_that_breaks_off_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     layer = make_layer()
     _, state = read_some(layer)

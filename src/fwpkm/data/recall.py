@@ -25,6 +25,9 @@ class RecallConfig:
     min_needles: int = 1
     max_needles: int = 5
     """How many facts a task has is drawn uniformly from min_needles to max_needles."""
+    start_rate: float = 0.0
+    """Share of the tasks of which one fact stands before all prose, 0 to 1: where a text begins, few tokens are in
+    sight, and a fact looks unlike the same fact anywhere else."""
     num_questions: int | None = None
     """How many of the facts are asked for, at most; None is all."""
     answer_weight: float = 1.0
@@ -37,7 +40,11 @@ class RecallConfig:
     """Names of `WORDINGS`: each task speaks in one of them. Facts and questions that do not fit are left out."""
 
     def __post_init__(self) -> None:
-        problems = [] if 0 <= self.rate <= 1 else [f"rate must be in [0, 1], got {self.rate}"]
+        problems = [
+            f"{name} must be in [0, 1], got {getattr(self, name)}"
+            for name in ("rate", "start_rate")
+            if not 0 <= getattr(self, name) <= 1
+        ]
         if not 1 <= self.min_needles <= self.max_needles:
             problems.append(
                 f"1 <= min_needles <= max_needles must hold, got {self.min_needles} and {self.max_needles}"
@@ -100,6 +107,8 @@ class RecallSequences:
         needles, tail, answered = self._fitting(wording, list(facts.items()), order)
         hay = self.haystack.take(self.seq_len + 1 - len(tail) - sum(len(n) for n in needles), generator)
         wanted = torch.rand(count, generator=generator).tolist()[: len(needles)]
+        if self.config.start_rate and float(torch.rand((), generator=generator)) < self.config.start_rate:
+            wanted[0] = 0.0
         places = [self._breaks.nearest(hay, round(d * len(hay)), reach=16) for d in wanted]
         context, _ = insert(hay, places, needles)
         marks = np.concatenate([np.zeros(len(context), bool), answered])

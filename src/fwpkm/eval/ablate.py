@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from fwpkm.layers.fwmlp import FastWeightMLP
 from fwpkm.layers.fwpkm import FwPKM
@@ -64,5 +63,5 @@ def _silent(memory: MemoryState) -> MemoryState:
         return replace(memory, fast=map_tensors(memory.fast, torch.zeros_like), frozen=True)
     assert isinstance(memory, FwPKMState)
     num_tables, num_slots = memory.keys.shape[0], memory.keys.shape[3] ** 2
-    rows: Tensor = memory.table.store.rows[:0]
-    return replace(memory, table=Overlay.fresh(None, num_tables, num_slots, rows), frozen=True)
+    like = memory.keys.new_empty(0, memory.table.store.rows.shape[1])
+    return replace(memory, table=Overlay.fresh(None, num_tables, num_slots, like), frozen=True)

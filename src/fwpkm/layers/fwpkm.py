@@ -65,7 +65,7 @@ class FwPKM(MemoryFrame):
             self.register_buffer("initial_keys", keys)
         values = None
         if config.initial_values != "zero":
-            values = torch.empty(config.num_slots, config.value_dim, dtype=dtype)
+            values = torch.empty(config.num_slots, config.value_dim, dtype=self._row_dtype(dtype))
         if config.initial_values == "learned":
             assert values is not None
             self.initial_values: Tensor | None = nn.Parameter(values)
@@ -104,6 +104,8 @@ class FwPKM(MemoryFrame):
             if new.dtype in (torch.float16, torch.bfloat16):
                 new.data = at_least_float32(old).to(new.device)
                 new.grad = None if new.grad is None else new.grad.to(new.dtype)
+        if self.initial_values is not None and self.initial_values.dtype != self.row_dtype:
+            self.initial_values.data = exact["initial_values"].to(self.initial_values.device, self.row_dtype)
         return self
 
     @property
@@ -115,6 +117,14 @@ class FwPKM(MemoryFrame):
     def memory_dtype(self) -> torch.dtype:
         """Precision of tables and sub-keys."""
         return self.initial_keys.dtype
+
+    @property
+    def row_dtype(self) -> torch.dtype:
+        """What the base table and written rows are kept in."""
+        return self._row_dtype(self.memory_dtype)
+
+    def _row_dtype(self, memory_dtype: torch.dtype) -> torch.dtype:
+        return torch.bfloat16 if self.config.table_dtype == "bfloat16" else memory_dtype
 
     @property
     def base_table(self) -> Float[Tensor, "N Dv"] | RemoteTable | None:
@@ -131,6 +141,7 @@ class FwPKM(MemoryFrame):
             value_dim=self.config.value_dim,
             temperature=self.temperature.to(self.initial_keys.dtype),
             shared=self.config.table == "batch",
+            row_dtype=self.row_dtype,
             sparse_grad=self.config.sparse_grad,
         )
 

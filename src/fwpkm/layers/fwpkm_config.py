@@ -10,6 +10,7 @@ QueryNorm = Literal["none", "l2", "zscore"]
 ValueNorm = Literal["none", "l2", "zscore"]
 TableScope = Literal["stream", "batch"]
 InitialValues = Literal["random", "zero", "learned"]
+TableDtype = Literal["float32", "bfloat16"]
 InitialKeys = Literal["random", "learned"]
 
 
@@ -81,6 +82,9 @@ class FwPKMConfig:
     """The base table: normal with deviation 1/sqrt(Dv), zeros, or a trained parameter that starts so."""
     initial_keys: InitialKeys = "random"
     """The sub-keys that streams start with: fixed, or trained."""
+    table_dtype: TableDtype = "float32"
+    """What base table and written rows are kept in; "bfloat16" takes half the room and rounds a row whenever it is
+    put away. Arithmetic is in float32 either way."""
     sparse_grad: bool = False
     """Give a learned base table sparse gradients (torch.optim.SparseAdam takes them)."""
     table_seed: int = 0
@@ -126,6 +130,11 @@ class FwPKMConfig:
             )
         if self.sparse_grad and self.initial_values != "learned":
             problems.append("sparse_grad=True needs initial_values='learned'; nothing else has a gradient")
+        if self.table_dtype == "bfloat16" and self.initial_values == "learned":
+            problems.append(
+                "table_dtype='bfloat16' would round an optimizer's small steps away; initial_values='learned' needs "
+                "'float32'"
+            )
         if problems:
             raise ValueError("FwPKMConfig: " + "; ".join(problems))
         self.core  # noqa: B018 - checks the fields that the arithmetic shares
@@ -156,4 +165,5 @@ _ONE_OF = (
     ("table", ("stream", "batch")),
     ("initial_values", ("random", "zero", "learned")),
     ("initial_keys", ("random", "learned")),
+    ("table_dtype", ("float32", "bfloat16")),
 )

@@ -53,7 +53,7 @@ class Encoder:
 
     def _overlay(self, table: Overlay, path: str) -> dict[str, Any]:
         cells, S, N = table.written(), *table.store.index.shape
-        rows = table.store.rows.index_select(0, table.store.locate(cells)).detach()
+        rows = table.store.kept_rows(cells).detach()
         packed = PackedRows.of(rows, self.rows)
         self.losses.append((packed.loss(rows), len(rows)))
         self.tensors[f"{path}.cells"] = cells.to(torch.int32 if S * N < 2**31 else torch.int64)
@@ -115,7 +115,8 @@ class Decoder:
         scale = self._tensor(f"{path}.scale") if f"{path}.scale" in self.tensors else None
         base = self.bases.get(path)
         _check_table(path, cells, data, base, (streams, slots, width))
-        store = RowStore.empty(base, streams, slots, torch.empty(0, width, dtype=kind, device=self.device))
+        like = torch.empty(0, width, dtype=torch.promote_types(kind, torch.float32), device=self.device)
+        store = RowStore.empty(base, streams, slots, like, row_dtype=kind)
         index = store.index.view(-1)
         index[cells] = torch.arange(len(cells), dtype=torch.int32, device=index.device)
         return Overlay(store.replaced(store.index, PackedRows(data=data, scale=scale).unpack(kind)))
@@ -131,7 +132,7 @@ class Decoder:
 
 
 _KINDS = ("value", "tensor", "tuple", "overlay", "waiting", "class")
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 def _name(dtype: torch.dtype) -> str:

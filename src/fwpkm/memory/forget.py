@@ -69,7 +69,7 @@ def _undone(table: Overlay, writes: Sequence[Write]) -> Overlay:
     assert table.journal is not None
     store = table.store.copy()
     for write in reversed(writes):
-        store.rows[store.locate(write.cells)] = write.before
+        store.rows[store.locate(write.cells)] = write.before.to(store.rows.dtype)
         store.index.view(-1)[write.cells[~write.was_written]] = -1
     return Overlay(store.compacted(), table.journal.before(len(writes)))
 

@@ -48,10 +48,18 @@ class Overlay:
         num_slots: int,
         like: Tensor,
         *,
+        row_dtype: torch.dtype | None = None,
         sparse_grad: bool = False,
     ) -> "Overlay":
-        """Return tables that hold `base` [N, Dv] (None: zeros) and nothing else; rows are made like `like`."""
-        return cls(RowStore.empty(base, num_streams, num_slots, like, sparse_grad=sparse_grad))
+        """Return tables that hold `base` [N, Dv] (None: zeros) and nothing else.
+
+        Rows are handed out and computed with like `like`, and kept in `row_dtype`, if that is another: each is
+        rounded as it is put away.
+        """
+        store = RowStore.empty(
+            base, num_streams, num_slots, like, row_dtype=row_dtype, sparse_grad=sparse_grad
+        )
+        return cls(store)
 
     @property
     def store(self) -> RowStore:
@@ -76,8 +84,8 @@ class Overlay:
     @property
     def untouched_base(self) -> Tensor | None:
         """The base table, while nothing is written over it and nothing is learned of it."""
-        base = self.store.base
-        if not isinstance(base, Tensor) or base.requires_grad or self.store.used:
+        store, base = self.store, self.store.base
+        if not isinstance(base, Tensor) or base.requires_grad or store.used or base.dtype != store.dtype:
             return None
         return base
 
@@ -227,6 +235,9 @@ class OverlayEditor:
             tokens: Which tokens these are, for the journal; None: those that come next.
         """
         self.note(w, cells, number, write_w, target, tokens)
+        if self.store.rows.dtype != self.store.dtype:
+            count, all_of_them = [number.shape[0]], torch.ones_like(cells, dtype=torch.bool)
+            return self.write_chunks(w, cells, number, write_w, target, count, count, all_of_them)
         row, new = self.store.claim(cells)
         if self._keep_log:
             old = row[row < self._used]
@@ -257,7 +268,7 @@ class OverlayEditor:
             old = row[row < self._used]
             self._log.append((old, self.store.copy_rows(old)))
             self._new.append(new)
-        self.store.rows.index_copy_(0, row, table[written])
+        self.store.rows.index_copy_(0, row, table[written].to(self.store.rows.dtype))
         return v_hat
 
     def note(

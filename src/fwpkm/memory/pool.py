@@ -118,7 +118,7 @@ class MemoryPool:
 
     def _park(self, table: Overlay, before: _Table | None) -> _Table:
         cells, like = table.written(), table.store.rows
-        rows, key = table.gather(cells), (like.shape[1], like.dtype, like.device)
+        rows, key = table.store.kept_rows(cells), (like.shape[1], like.dtype, like.device)
         if key not in self._pools:
             self._pools[key] = RowPool(like.shape[1], like, form=self.rows, block_rows=self.block_rows)
         pool = self._pools[key]
@@ -137,12 +137,12 @@ class MemoryPool:
             tuple(store.index.shape),
             store.rows.shape[1],
             store.rows.dtype,
+            store.dtype,
             id(store.base),
             store.sparse_grad,
         )
         if key not in self._empty:
-            (S, N), rows = store.index.shape, store.rows[:0].clone()
-            self._empty[key] = RowStore.empty(store.base, S, N, rows, sparse_grad=store.sparse_grad)
+            self._empty[key] = store.emptied()
         return Overlay(self._empty[key])
 
 

@@ -37,6 +37,7 @@ class FwPKMState(RecurrentState):
         value_dim: int,
         temperature: Float[Tensor, ""],
         shared: bool = False,
+        row_dtype: torch.dtype | None = None,
         sparse_grad: bool = False,
     ) -> "FwPKMState":
         """Return the memory of `num_streams` streams that have seen nothing yet.
@@ -49,16 +50,19 @@ class FwPKMState(RecurrentState):
             value_dim: Dv.
             temperature: Divides slot scores before they become read weights.
             shared: One table for all streams, instead of one each.
+            row_dtype: What written rows are kept in; None keeps them as they are computed.
             sparse_grad: Give a trained base table sparse gradients.
         """
         num_tables = 1 if shared else num_streams
         num_slots, query_width = keys.shape[2] ** 2, keys.shape[1] * keys.shape[3] * 2
-        rows = keys.new_empty(0, value_dim)
+        like = keys.new_empty(0, value_dim)
         keys = keys.clone()  # trained or replaced keys change under states that share their memory
         return cls(
             keys=keys.expand(num_tables, *keys.shape),
             key_squares=key_squares(keys.detach(), options.score).expand(num_tables, *keys.shape[:-1]),
-            table=Overlay.fresh(values, num_tables, num_slots, rows, sparse_grad=sparse_grad),
+            table=Overlay.fresh(
+                values, num_tables, num_slots, like, row_dtype=row_dtype, sparse_grad=sparse_grad
+            ),
             waiting=Waiting.empty(num_streams, keys.new_empty(0, query_width + value_dim + 2)),
             tokens_seen=(0,) * num_streams,
             options=options,

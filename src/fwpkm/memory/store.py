@@ -33,6 +33,7 @@ class RowStore:
         index: Tensor,
         rows: Tensor,
         used: int,
+        dtype: torch.dtype,
         borrowed: bool = False,
         sparse_grad: bool = False,
     ) -> None:
@@ -41,8 +42,10 @@ class RowStore:
         self.index = index
         """Row of each cell, int32 [S, N]; -1 where the base still holds."""
         self.rows = rows
-        """Rows [capacity, Dv], of which the first `used` may be in use."""
+        """Rows [capacity, Dv], of which the first `used` may be in use; they may be narrower than `dtype`."""
         self.used = used
+        self.dtype = dtype
+        """What rows are handed out in and computed with."""
         self.borrowed = borrowed
         """Whether somebody else, such as an autograd graph, may still need these very tensors."""
         self.sparse_grad = sparse_grad
@@ -64,12 +67,20 @@ class RowStore:
         num_slots: int,
         like: Tensor,
         *,
+        row_dtype: torch.dtype | None = None,
         sparse_grad: bool = False,
     ) -> "RowStore":
-        """Start with nothing written; rows get the width, dtype and device of `like` [*, Dv]."""
+        """Start with nothing written.
+
+        Rows get the width, dtype and device of `like` [*, Dv]; they are kept in `row_dtype`, if that is another.
+        """
         index = torch.full((num_streams, num_slots), -1, dtype=torch.int32, device=like.device)
-        rows = like.new_empty(0, like.shape[-1])
-        return cls(base=base, index=index, rows=rows, used=0, sparse_grad=sparse_grad)
+        rows = like.new_empty(0, like.shape[-1], dtype=row_dtype)
+        return cls(base=base, index=index, rows=rows, used=0, dtype=like.dtype, sparse_grad=sparse_grad)
+
+    def emptied(self) -> "RowStore":
+        """Return the same tables with nothing written."""
+        return self.replaced(torch.full_like(self.index, -1), self.rows[:0].clone())
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "rows": self.rows[: self.used].clone(), "older": []}
@@ -81,6 +92,7 @@ class RowStore:
             index=index,
             rows=rows,
             used=rows.shape[0],
+            dtype=self.dtype,
             borrowed=rows.requires_grad,
             sparse_grad=self.sparse_grad,
         )
@@ -89,7 +101,13 @@ class RowStore:
         """Return the same contents held in tensors that may be this storage's own: neither edits them any more."""
         self.borrowed = True
         return RowStore(
-            base=base, index=index, rows=rows, used=self.used, borrowed=True, sparse_grad=self.sparse_grad
+            base=base,
+            index=index,
+            rows=rows,
+            used=self.used,
+            dtype=self.dtype,
+            borrowed=True,
+            sparse_grad=self.sparse_grad,
         )
 
     def copy(self) -> "RowStore":
@@ -111,27 +129,30 @@ class RowStore:
     def base_rows(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
         """Copy what the base table holds for `cells`."""
         if self.base is None:
-            return self.rows.new_zeros(cells.shape[0], self.rows.shape[1])
+            return self.rows.new_zeros(cells.shape[0], self.rows.shape[1], dtype=self.dtype)
         if isinstance(self.base, RemoteTable):
-            return self.base.repeated_rows(cells % self.index.shape[1])
-        return F.embedding(cells % self.index.shape[1], self.base, sparse=self.sparse_grad)
+            return self.base.repeated_rows(cells % self.index.shape[1]).to(self.dtype)
+        return F.embedding(cells % self.index.shape[1], self.base, sparse=self.sparse_grad).to(self.dtype)
 
     def gather(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
         """Copy the present contents of `cells`, differentiable in rows and base."""
         if not self.used:
             return self.base_rows(cells)
         row = self.locate(cells)
-        return torch.where(
-            (row >= 0)[:, None], self.rows.index_select(0, row.clamp_min(0)), self.base_rows(cells)
-        )
+        own = self.rows.index_select(0, row.clamp_min(0)).to(self.dtype)
+        return torch.where((row >= 0)[:, None], own, self.base_rows(cells))
+
+    def kept_rows(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
+        """Copy the rows of `cells`, all of which were written, in the precision that they are kept in."""
+        return self.rows.index_select(0, self.locate(cells))
 
     def read(self, w: Float[Tensor, "M J"], cells: Int[Tensor, "M J"]) -> Float[Tensor, "M Dv"]:
         """Add up  sum_j w_j V[cell_j]."""
         if can_read(w) and not isinstance(self.base, RemoteTable):
             return read_cells(w, cells, self.base, self.index, self.rows)
-        if not self.used:
+        if not self.used and not self._mixes_precisions:
             return self._read_base(w, cells)
-        if w.numel() <= _FEW_ROWS:
+        if w.numel() <= _FEW_ROWS or self._mixes_precisions:
             return torch.bmm(
                 w[:, None], self.gather(cells.flatten()).view(*w.shape, self.rows.shape[1])
             ).squeeze(1)
@@ -146,9 +167,15 @@ class RowStore:
         own = torch.where((row >= 0).any(-1, keepdim=True), own, 0)
         return own if self.base is None else own + self._read_base(torch.where(row < 0, w, 0), cells)
 
+    @property
+    def _mixes_precisions(self) -> bool:
+        """Whether anything is kept in another precision than it is computed with."""
+        base = self.base.dtype if isinstance(self.base, Tensor) else self.dtype
+        return not self.dtype == self.rows.dtype == base
+
     def _read_base(self, w: Tensor, cells: Tensor) -> Tensor:
         if self.base is None:
-            return self.rows.new_zeros(w.shape[0], self.rows.shape[1])
+            return w.new_zeros(w.shape[0], self.rows.shape[1])
         slots = cells % self.index.shape[1]
         if isinstance(self.base, RemoteTable):
             distinct, place = slots.unique(return_inverse=True)
@@ -170,10 +197,10 @@ class RowStore:
             return row, new
         first, last = self.used, self.used + new.shape[0]
         self._reserve(last)
-        if fill and not isinstance(self.base, Tensor):
-            self.rows[first:last] = self.base_rows(new)
-        elif fill and isinstance(self.base, Tensor):
+        if fill and isinstance(self.base, Tensor) and self.base.dtype == self.rows.dtype:
             torch.index_select(self.base, 0, new % self.index.shape[1], out=self.rows[first:last])
+        elif fill:
+            self.rows[first:last] = self.base_rows(new)
         span = torch.arange(first, last, device=new.device)
         self.index.view(-1)[new] = span.to(torch.int32)
         self.used = last

@@ -55,7 +55,7 @@ class Put:
             return new.compacted() if wasteful or new.used > new.index.numel() else new
 
     def _written(self) -> RowStore:
-        old, rows = self.old, self.rows
+        old, rows = self.old, self.rows.to(self.old.rows.dtype)
         place = torch.arange(old.used, old.used + rows.shape[0], dtype=torch.int32, device=rows.device)
         place = torch.where(self.written, place, -1)
         # New rows come behind all old ones, so the maximum replaces an old place and keeps one not written.

@@ -1,8 +1,25 @@
 """Compiled loops over one row each; the larger kernels are made of them."""
 
-from typing import no_type_check
+from typing import Any, no_type_check
+
+import numpy as np
+from numba import types
+from numba.extending import overload
 
 from fwpkm.ops.jit import jit
+
+
+def wide(x: Any) -> Any:
+    """Return a number to compute with: a uint16 holds the bits of a bfloat16; for compiled loops only."""
+    raise NotImplementedError("wide: known to compiled loops only")
+
+
+@overload(wide, inline="always")
+@no_type_check
+def _wide(x):
+    if x == types.uint16:
+        return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+    return lambda x: x
 
 
 @jit
@@ -40,9 +57,9 @@ def scale_row(c, x, out):
 @jit
 @no_type_check
 def add_row(c, x, out):
-    """out += c x."""
+    """out += c x , which may be of bfloat16."""
     for d in range(out.shape[0]):
-        out[d] += c * x[d]
+        out[d] += c * wide(x[d])
 
 
 @jit

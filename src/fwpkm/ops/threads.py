@@ -56,8 +56,12 @@ def run_spans(kernel: Callable[..., object], spans: Sequence[Span], *args: Any) 
 
 
 def array_of(x: Tensor) -> np.ndarray:
-    """Return a contiguous array of a CPU tensor's numbers; it shares memory where the tensor is contiguous."""
-    return x.detach().contiguous().numpy()
+    """Return a contiguous array of a CPU tensor's numbers; it shares memory where the tensor is contiguous.
+
+    NumPy has no bfloat16: such numbers come as the uint16 of their bits, which `fwpkm.ops.rows.wide` reads.
+    """
+    x = x.detach().contiguous()
+    return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()
 
 
 def _run(task: _Task, count: int) -> None:

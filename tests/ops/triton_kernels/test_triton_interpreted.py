@@ -128,22 +128,23 @@ def test_a_row_that_is_not_there_is_refused(triton, row):
 
 
 @pytest.mark.parametrize(
-    ("heads", "topk", "score", "weights", "based", "shared"),
+    ("heads", "topk", "score", "weights", "based", "shared", "kept"),
     [
-        (2, 3, "idw", "softmax", True, False),
-        (1, 4, "dot", "silu", False, True),
-        (3, 1, "idw", "relu", True, False),
+        (2, 3, "idw", "softmax", True, False, torch.float64),
+        (1, 4, "dot", "silu", False, True, torch.float64),
+        (3, 1, "idw", "relu", True, False, torch.float64),
+        (2, 3, "idw", "softmax", True, False, torch.bfloat16),
     ],
 )
 def test_tokens_answered_in_one_launch_retrieve_what_the_definition_does(
-    triton, heads, topk, score, weights, based, shared
+    triton, heads, topk, score, weights, based, shared, kept
 ):
     B, T, n, half, Dv = 2, 2, 5, 4, 6
     S, options = 1 if shared else B, CoreOptions(topk=topk, score=score, weights=weights)
     q, keys = torch.randn(B, T, heads, 2 * half).double(), torch.randn(S, 2, heads, n, half).double()
-    base = torch.randn(n * n, Dv).double() if based else None
+    base = torch.randn(n * n, Dv).to(kept) if based else None
     cells = torch.randperm(S * n * n)[:7]
-    table = Overlay.fresh(base, S, n * n, torch.empty(0, Dv, dtype=torch.float64))
+    table = Overlay.fresh(base, S, n * n, torch.empty(0, Dv, dtype=torch.float64), row_dtype=kept)
     table = table.put(cells, torch.randn(7, Dv).double(), torch.ones(7, dtype=torch.bool))
     store, temperature = table.store, torch.rand(()).double() + 0.5
     out = answer_tokens(

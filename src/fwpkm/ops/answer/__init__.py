@@ -65,10 +65,10 @@ def answer_tokens(
         temperature: Divides slot scores.
         options: The arithmetic.
     """
-    out = rows.new_empty(*q.shape[:2], rows.shape[1])
+    out = q.new_empty(*q.shape[:2], rows.shape[1])
     if keys.stride(0) == 0:
         keys, squares = keys[:1], squares[:1]  # fresh streams share theirs
-    if runs_triton(rows):
+    if runs_triton(q):
         from fwpkm.ops.answer import triton
 
         triton.answer(q, keys, squares, base, index, rows, temperature, options, out)
@@ -96,8 +96,8 @@ def read_cells(
     rows: Float[Tensor, "R Dv"],
 ) -> Float[Tensor, "M Dv"]:
     """Add up  sum_j w_j V[cell_j], cells numbered through all streams (stream * N + slot)."""
-    out = rows.new_empty(w.shape[0], rows.shape[1])
-    if runs_triton(rows):
+    out = w.new_empty(w.shape[0], rows.shape[1])
+    if runs_triton(w):
         from fwpkm.ops.answer import triton
 
         triton.read_cells(w, cells, base, index, rows, out)
