@@ -1,6 +1,7 @@
 """Prefill time and decode latency of systems by context length."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from fwpkm.report.svg import Curve, line_chart
 Row = dict[str, Any]
 Token = Callable[[], object]
 _PIECE = 4096
-SYSTEMS_BY_LENGTH = ("fwpkm", "gdn", "attention")
+SYSTEMS_BY_LENGTH = ("fwpkm", "fwpkm-bfloat16", "gdn", "attention")
 
 
 def measure_lengths(
@@ -50,7 +51,7 @@ def measure_lengths(
     """
     shape, where = find_shape(shape_name), torch.device(device)
     check_parity(device=where)
-    runs = dict(zip(SYSTEMS_BY_LENGTH, (_fwpkm, _gated, _attend), strict=True))
+    runs = dict(zip(SYSTEMS_BY_LENGTH, (_fwpkm, _narrow, _gated, _attend), strict=True))
     if problems := [unknown_name("system", name, runs) for name in systems if name not in runs]:
         raise ValueError("bench lengths: " + "; ".join(problems))
     for name in systems:
@@ -98,6 +99,14 @@ def _fwpkm(
 ) -> tuple[Timing, Timing]:
     layer = FwPKM(shape.config).to(device, dtype)
     return _stream(layer, torch.randn(1, length, shape.config.dim, device=device, dtype=dtype), decoded)
+
+
+def _narrow(
+    shape: Shape, length: int, device: torch.device, dtype: torch.dtype, decoded: int
+) -> tuple[Timing, Timing]:
+    """Measure the same with tables in bfloat16."""
+    narrow = replace(shape, config=replace(shape.config, table_dtype="bfloat16"))
+    return _fwpkm(narrow, length, device, dtype, decoded)
 
 
 def _gated(

@@ -18,6 +18,7 @@ from fwpkm.memory.journal import Journal, Write
 from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.store import RowStore
 from fwpkm.memory.versions import Put, Undo, limit_undo
+from fwpkm.ops.exchange import exchange_rows
 from fwpkm.ops.memory_scan import memory_scan_
 
 
@@ -263,12 +264,13 @@ class OverlayEditor:
         """
         table = self.store.read(w.new_ones(cells.shape[0], 1), cells[:, None])
         v_hat = memory_scan_(table, number, w, write_w, target, reads, writes)
-        row, new = self.store.claim(cells[written], fill=False)
+        which = written.nonzero().squeeze(1)
+        row, new = self.store.claim(cells[which], fill=False)
+        # Without a log nothing is to be handed out: as if all places held nothing yet.
+        log = exchange_rows(self.store.rows, row, table, which, self._used if self._keep_log else 0)
         if self._keep_log:
-            old = row[row < self._used]
-            self._log.append((old, self.store.copy_rows(old)))
+            self._log.append(log)
             self._new.append(new)
-        self.store.rows.index_copy_(0, row, table[written].to(self.store.rows.dtype))
         return v_hat
 
     def note(

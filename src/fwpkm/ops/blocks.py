@@ -33,7 +33,8 @@ def large_empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     block = _take(count * like.element_size())
     view = block[: count * like.element_size()].view(_NUMPY_DTYPES[like.dtype]).reshape(shape)
     weakref.finalize(view, _give_back, block)  # runs once no tensor holds the view's memory
-    return torch.from_numpy(view)
+    x = torch.from_numpy(view)
+    return x if x.dtype == like.dtype else x.view(like.dtype)
 
 
 def release_blocks() -> None:
@@ -67,4 +68,4 @@ def _give_back(block: np.ndarray) -> None:
             _free.pop(0)
 
 
-_NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+_NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.int16}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.extending import overload
 
 _ANY_ORDER = {"contract", "reassoc", "nsz"}
 
@@ -19,6 +20,16 @@ def jit(fn: Callable[..., Any]) -> Any:
 def jit_without_nan(fn: Callable[..., Any]) -> Any:
     """Do the same for loops that never meet a NaN, so that maxima too may be taken in any order."""
     return _compile(fn, {*_ANY_ORDER, "nnan"})
+
+
+def chosen_by_type(stub: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let compiled loops that call `stub` run what the function below returns for their arguments' types."""
+    return overload(stub, inline="always")
+
+
+def holds_bfloat16(kind: Any) -> bool:
+    """Return whether numbers of this type are the bits of a bfloat16 (see `fwpkm.ops.threads.array_of`)."""
+    return bool(kind == numba.types.uint16)
 
 
 def _compile(fn: Callable[..., Any], fastmath: set[str]) -> Any:

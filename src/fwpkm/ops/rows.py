@@ -3,23 +3,41 @@
 from typing import Any, no_type_check
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-from fwpkm.ops.jit import jit
+from fwpkm.ops.jit import chosen_by_type, holds_bfloat16, jit
 
 
 def wide(x: Any) -> Any:
-    """Return a number to compute with: a uint16 holds the bits of a bfloat16; for compiled loops only."""
+    """Return a number to compute with, whether it is one or the bits of a bfloat16."""
     raise NotImplementedError("wide: known to compiled loops only")
 
 
-@overload(wide, inline="always")
+@chosen_by_type(wide)
 @no_type_check
-def _wide(x):
-    if x == types.uint16:
+def _(x):
+    if holds_bfloat16(x):
         return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
     return lambda x: x
+
+
+def kept(x: Any, rows: Any) -> Any:
+    """Return a float32 or a float64 as the rows keep it: as it is, or rounded to the bits of a bfloat16."""
+    raise NotImplementedError("kept: known to compiled loops only")
+
+
+@chosen_by_type(kept)
+@no_type_check
+def _(x, rows):
+    return (lambda x, rows: rounded_bits(x)) if holds_bfloat16(rows.dtype) else (lambda x, rows: x)
+
+
+@jit
+@no_type_check
+def rounded_bits(x):
+    """Return the bits of the nearest bfloat16, the even one of two as near; NaN stays NaN."""
+    bits = np.float32(x).view(np.uint32)
+    up = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return np.uint16(0x7FC0) if x != x else np.uint16(np.uint32(bits + up) >> np.uint32(16))
 
 
 @jit
@@ -28,6 +46,14 @@ def copy_row(x, out):
     """out = x."""
     for d in range(out.shape[0]):
         out[d] = x[d]
+
+
+@jit
+@no_type_check
+def keep_row(x, out):
+    """out = x , which may have to be rounded to bfloat16."""
+    for d in range(out.shape[0]):
+        out[d] = kept(x[d], out)
 
 
 @jit
