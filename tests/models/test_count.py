@@ -1,6 +1,7 @@
 """Counted numbers, bytes and operations against PyTorch's own counts and against what really runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +77,19 @@ def test_state_bytes_are_those_of_real_states(system, tokens, dtype):
     assert unwritten >= 0
     expected = cache.num_bytes + unwritten - counters
     assert sum(state_bytes(model, tokens, dtype=dtype).values()) == expected
+
+
+def test_narrow_tables_are_counted_as_narrow():
+    config = make_system("sliding_fwpkm")
+    narrow = replace(config, fwpkm=replace(config.fwpkm, table_dtype="bfloat16"))
+    tokens, caches = torch.randint(40, (1, 31)), []
+    for system in (config, narrow):
+        with torch.no_grad():
+            caches.append(Decoder(system)(tokens).cache.num_bytes)
+    counted = [sum(state_bytes(meta_decoder(system), 31).values()) for system in (config, narrow)]
+    rows = sum(block.memory is not None for block in Decoder(config)(tokens[:, :0]).cache.blocks) * 64
+    assert counted[0] - counted[1] == 2 * 12 * rows
+    assert 0 < caches[0] - caches[1] <= 2 * 12 * rows
 
 
 def _fwpkm_bytes(state):

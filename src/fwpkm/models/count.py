@@ -143,7 +143,7 @@ def _fwpkm(layer: FwPKM, tokens: int, size: int) -> int:
     line = config.num_heads * config.key_dim + config.value_dim + 2
     waiting = _num_waiting(tokens, config.core) * line
     index = config.num_slots * torch.int32.itemsize
-    return (layer.initial_keys.numel() + rows + waiting) * wide + index
+    return (layer.initial_keys.numel() + waiting) * wide + rows * layer.row_dtype.itemsize + index
 
 
 def _num_waiting(tokens: int, options: Chunking) -> int:
