@@ -20,10 +20,11 @@ from typing import Any
 import lm_eval
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks.ruler import prepare_niah, vt_utils
+from lm_eval.tasks.ruler import prepare_niah
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from fwpkm.data.files import write_json
+from fwpkm.data.tokenizer import load_tokenizer
 from fwpkm.machine import describe_machine
 from fwpkm.models.attach.families import load_base
 from fwpkm.models.attach.folder import load_base_decoder
@@ -57,20 +58,27 @@ def load(folder: Path, condition: str) -> PreTrainedModel:
     return base
 
 
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a model's folder, as the harness takes it."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    end = tokenizer.convert_ids_to_tokens(load_tokenizer(folder).eos_id)
+    tokenizer.add_special_tokens({"eos_token": end, "pad_token": end})
+    return tokenizer
+
+
 def make_few(samples: int) -> None:
-    """Let tasks make as many texts as are asked, not 500; they are the first of those."""
-    niah, tracking = prepare_niah.generate_samples, vt_utils.sys_vartrack_w_noise_random
+    """Let needle tasks make as many texts as are asked, not 500; they are the first of those."""
+    make = prepare_niah.generate_samples
 
-    def few_needles(*args: Any, num_samples: int, **more: Any) -> Any:
-        return niah(*args, num_samples=min(num_samples, samples), **more)
+    def few(*args: Any, num_samples: int, **more: Any) -> Any:
+        return make(*args, num_samples=min(num_samples, samples), **more)
 
-    def few_chains(*args: Any, num_samples: int, **more: Any) -> Any:
-        return tracking(*args, num_samples=min(num_samples, samples), **more)
-
-    prepare_niah.generate_samples, vt_utils.sys_vartrack_w_noise_random = few_needles, few_chains
+    prepare_niah.generate_samples = few
 
 
-def measure(model: PreTrainedModel, tokenizer: Any, names: str, task: str, length: int) -> dict[str, Any]:
+def measure(
+    model: PreTrainedModel, tokenizer: Any, names: str, task: str, length: int, samples: int
+) -> dict[str, Any]:
     """Let the harness run one task at one length."""
     began = time.perf_counter()
     reader = PiecewiseLM(
@@ -79,6 +87,7 @@ def measure(model: PreTrainedModel, tokenizer: Any, names: str, task: str, lengt
     found = lm_eval.simple_evaluate(
         model=reader,
         tasks=[task],
+        limit=samples,  # the harness makes 500 texts of ruler_vt all the same
         metadata={"max_seq_lengths": [length], "tokenizer": names},
         gen_kwargs={"max_gen_toks": ANSWER},
         log_samples=True,
@@ -100,9 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     there = {(row["condition"], row["task"], row["length"], row["samples"]) for row in rows}
     make_few(options.samples)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(options.model / "tokenizer.json"), eos_token="<|im_end|>", pad_token="<|im_end|>"
-    )
+    tokenizer = tokenizer_of(options.model)
     with tempfile.TemporaryDirectory() as names:
         tokenizer.save_pretrained(names)
         for condition in options.conditions:
@@ -111,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for task in options.tasks:
                     if (condition, task, length, options.samples) in there:
                         continue
-                    row = measure(model, tokenizer, names, task, length)
+                    row = measure(model, tokenizer, names, task, length, options.samples)
                     rows.append({"condition": condition, "task": task, "length": length, **row})
                     write_json(options.out, {"machine": describe_machine(), "rows": rows})
                     print(f"{condition:<10}{task:<18}{length:>7,}{row['score']:>8.1%}", file=sys.stderr)
