@@ -83,6 +83,14 @@ def scale_row(c, x, out):
 @jit
 @no_type_check
 def add_row(c, x, out):
+    """out += c x."""
+    for d in range(out.shape[0]):
+        out[d] += c * x[d]
+
+
+@jit
+@no_type_check
+def add_kept_row(c, x, out):
     """out += c x , which may be of bfloat16."""
     for d in range(out.shape[0]):
         out[d] += c * wide(x[d])

@@ -7,7 +7,7 @@ import numpy as np
 
 from fwpkm.ops.addressing.loops import best_pairs, new_room, score_half
 from fwpkm.ops.jit import jit
-from fwpkm.ops.rows import add_row, inner
+from fwpkm.ops.rows import add_kept_row, inner
 
 WEIGHTS = {"softmax": 0, "silu": 1, "relu": 2}
 
@@ -75,9 +75,9 @@ def read_row(w, cells, base, index, rows, out):
         stream, slot = cells[j] // num_slots, cells[j] % num_slots
         row = index[stream, slot]
         if row >= 0:
-            add_row(w[j], rows[row], out)
+            add_kept_row(w[j], rows[row], out)
         elif base.shape[0]:
-            add_row(w[j], base[slot], out)
+            add_kept_row(w[j], base[slot], out)
 
 
 @jit
