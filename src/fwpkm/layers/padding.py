@@ -11,8 +11,8 @@ from torch import Tensor
 class Packing:
     """How the tokens of a padded batch are reordered, and back."""
 
-    order: Int[Tensor, "B T"]
-    """Old place of the token at each new place: the real ones in order, then the padding."""
+    order: Int[Tensor, "B T"] | None
+    """Old place of the token at each new place: the real ones in order, then the padding; None: they are there."""
     mask: Bool[Tensor, "B T"]
     """False where a token is padding, in the old order."""
     lengths: Int[Tensor, " B"]
@@ -20,20 +20,29 @@ class Packing:
 
     def pack(self, x: Shaped[Tensor, "B T D"]) -> Shaped[Tensor, "B T D"]:
         """Move each stream's real tokens to its front, zeros behind them."""
-        return hide_padding(x, self.mask).gather(1, self.order[..., None].expand_as(x))
+        x = hide_padding(x, self.mask)
+        return x if self.order is None else x.gather(1, self.order[..., None].expand_as(x))
 
     def unpack(self, x: Shaped[Tensor, "B T D"]) -> Shaped[Tensor, "B T D"]:
         """Move tokens back to where they came from, zeros where there was padding."""
-        back = self.order.argsort(dim=1)
-        return hide_padding(x.gather(1, back[..., None].expand_as(x)), self.mask)
+        if self.order is not None:
+            x = x.gather(1, self.order.argsort(dim=1)[..., None].expand_as(x))
+        return hide_padding(x, self.mask)
 
 
 def packing_of(mask: Bool[Tensor, "B T"] | None) -> Packing | None:
     """Plan the reordering, or return None if nothing is padding. Waits for the device if there is a mask."""
     if mask is None or bool(mask.all()):
         return None
+    if stands_behind(mask):
+        return Packing(order=None, mask=mask, lengths=mask.sum(1))
     order = (~mask).to(torch.int8).argsort(dim=1, stable=True)
     return Packing(order=order, mask=mask, lengths=mask.sum(1))
+
+
+def stands_behind(mask: Bool[Tensor, "B T"]) -> bool:
+    """Return whether all padding stands behind its stream's tokens. Waits for the device."""
+    return bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
 def hide_padding(x: Shaped[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None) -> Shaped[Tensor, "B T D"]:
