@@ -22,7 +22,6 @@ from fwpkm.report.svg import Curve, line_chart
 Row = dict[str, Any]
 Token = Callable[[], object]
 _PIECE = 4096
-SYSTEMS_BY_LENGTH = ("fwpkm", "fwpkm-bfloat16", "gdn", "attention")
 
 
 def measure_lengths(
@@ -32,7 +31,7 @@ def measure_lengths(
     device: str,
     dtype: str,
     decoded: int | None = None,
-    systems: Sequence[str] = SYSTEMS_BY_LENGTH,
+    systems: Sequence[str] | None = None,
 ) -> Iterator[Row]:
     """Yield prefill seconds and seconds of a decoded token of one stream, for each length and system.
 
@@ -43,7 +42,7 @@ def measure_lengths(
         dtype: Of hidden states and projections.
         decoded: Tokens whose mean makes one measurement of decoding; None is a chunk, so that each measurement
             has one write. Attention decodes 32 at most.
-        systems: Of `SYSTEMS_BY_LENGTH`.
+        systems: Of `SYSTEMS_BY_LENGTH`; None is all.
 
     Raises:
         ValueError: If a name is not known.
@@ -51,11 +50,12 @@ def measure_lengths(
     """
     shape, where = find_shape(shape_name), torch.device(device)
     check_parity(device=where)
-    runs = dict(zip(SYSTEMS_BY_LENGTH, (_fwpkm, _narrow, _gated, _attend), strict=True))
-    if problems := [unknown_name("system", name, runs) for name in systems if name not in runs]:
+    systems = list(SYSTEMS_BY_LENGTH) if systems is None else systems
+    unknown = [name for name in systems if name not in SYSTEMS_BY_LENGTH]
+    if problems := [unknown_name("system", name, SYSTEMS_BY_LENGTH) for name in unknown]:
         raise ValueError("bench lengths: " + "; ".join(problems))
     for name in systems:
-        run = runs[name]
+        run = SYSTEMS_BY_LENGTH[name]
         for length in lengths:
             row = {"system": name, "shape": shape_name, "streams": 1, "tokens": length, "dtype": dtype}
             try:
@@ -140,6 +140,9 @@ def _attend(
     times = timed(lambda: layer(x), runs=3, warmup=1)
     decode()
     return times, Timing.of([seconds_of(decode) / decoded for _ in range(5)])
+
+
+SYSTEMS_BY_LENGTH = {"fwpkm": _fwpkm, "fwpkm-bfloat16": _narrow, "gdn": _gated, "attention": _attend}
 
 
 def draw_lengths(rows: Sequence[Row], what: str) -> str:

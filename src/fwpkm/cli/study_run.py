@@ -14,7 +14,7 @@ from fwpkm.report.study_tables import budget_table, failure_table, needle_tables
 from fwpkm.report.table import Table
 from fwpkm.study.plan import Plan, differences, make_plan
 from fwpkm.study.results import StudyResults, read_study
-from fwpkm.study.tasks import Task, make_tasks, seed_folder, tasks_of
+from fwpkm.study.tasks import Task, make_tasks, seed_folder, select_tasks
 from fwpkm.study.work import locked, start_process, work
 from fwpkm.toml import dump_toml
 from fwpkm.train.durable import write_text
@@ -30,7 +30,7 @@ def run_study(options: argparse.Namespace) -> int:
     plan = make_plan(recipe_of(options))
     out = options.out or Path("runs") / plan.recipe.name.replace("/", "-")
     tasks, command = make_tasks(plan, out), command_of(options)
-    wanted = tasks if options.only is None else tasks_of(tasks, options.only)
+    wanted = tasks if options.only is None else select_tasks(tasks, options.only)
     if options.report_only:
         return _report(plan, out, command)
     check_same_recipes(plan, out)
@@ -70,9 +70,7 @@ def check_same_recipes(plan: Plan, out: Path) -> None:
             file = seed_folder(out, system, seed) / "recipe.toml"
             if not file.exists():
                 continue
-            before = Run.of(
-                read_recipe(file)
-            ).resolved()  # settings that are newer than it have their defaults
+            before = Run.of(read_recipe(file)).resolved()  # what is newer than the file has its default
             if changed := differences(before, own.resolved()):
                 problems.append(f"{file.parent}: {', '.join(changed)}")
     if problems:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fwpkm.layers.frame import MemoryFrame, check_hidden
 from fwpkm.layers.fwpkm_config import FwPKMConfig
-from fwpkm.layers.norm import at_least_float32
 from fwpkm.layers.padding import hide_padding
 from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.state import FwPKMState
@@ -95,17 +94,18 @@ class FwPKM(MemoryFrame):
             self.initial_values.copy_(values.normal_(0, std, generator=draw))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FwPKM":
-        """Move and convert as any module does, but never narrow the initial memory below float32."""
+        """Move and convert as any module does, but keep the initial memory as precise as the config says."""
         names = ("initial_keys", "initial_values", "log_temperature")
         exact = {name: x.detach() for name in names if (x := getattr(self, name)) is not None}
         super()._apply(fn, recurse)
         for name, old in exact.items():
             new = getattr(self, name)
-            if new.dtype in (torch.float16, torch.bfloat16):
-                new.data = at_least_float32(old).to(new.device)
-                new.grad = None if new.grad is None else new.grad.to(new.dtype)
-        if self.initial_values is not None and self.initial_values.dtype != self.row_dtype:
-            self.initial_values.data = exact["initial_values"].to(self.initial_values.device, self.row_dtype)
+            dtype = torch.promote_types(new.dtype, torch.float32)
+            if name == "initial_values":
+                dtype = self._row_dtype(dtype)
+            if new.dtype != dtype:
+                new.data = old.to(new.device, dtype)
+                new.grad = None if new.grad is None else new.grad.to(dtype)
         return self
 
     @property

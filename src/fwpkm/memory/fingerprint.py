@@ -11,8 +11,8 @@ from fwpkm.nested import to_mapping
 
 IRRELEVANT = ("backend", "check_inputs", "sparse_grad", "narrow_probability", "initializer_range")
 """Config fields that change how, or from what start, a model is trained or run, but not what it answers."""
-_NEWER = {"table_dtype": "float32"}
-"""Config fields that files may be older than, with what was the case before; these values are left out."""
+_LEFT_OUT = (("table_dtype", "float32"),)
+"""Config fields that files may be older than, with what was the case before; with another value they count."""
 _SHOWN = 6
 
 
@@ -67,5 +67,5 @@ def _dotted(mapping: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]
     for name, value in mapping.items():
         if isinstance(value, Mapping):
             yield from _dotted(value, f"{prefix}{name}.")
-        elif name not in IRRELEVANT and _NEWER.get(name, _NEWER) != value:
+        elif name not in IRRELEVANT and (name, value) not in _LEFT_OUT:
             yield f"{prefix}{name}", value

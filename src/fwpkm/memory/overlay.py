@@ -86,7 +86,7 @@ class Overlay:
     def untouched_base(self) -> Tensor | None:
         """The base table, while nothing is written over it and nothing is learned of it."""
         store, base = self.store, self.store.base
-        if not isinstance(base, Tensor) or base.requires_grad or store.used or base.dtype != store.dtype:
+        if not isinstance(base, Tensor) or base.requires_grad or store.used or store.mixes_precisions:
             return None
         return base
 
@@ -236,7 +236,7 @@ class OverlayEditor:
             tokens: Which tokens these are, for the journal; None: those that come next.
         """
         self.note(w, cells, number, write_w, target, tokens)
-        if self.store.rows.dtype != self.store.dtype:
+        if self.store.mixes_precisions:
             count, all_of_them = [number.shape[0]], torch.ones_like(cells, dtype=torch.bool)
             return self.write_chunks(w, cells, number, write_w, target, count, count, all_of_them)
         row, new = self.store.claim(cells)

@@ -150,12 +150,11 @@ class RowStore:
         """Add up  sum_j w_j V[cell_j]."""
         if can_read(w) and not isinstance(self.base, RemoteTable):
             return read_cells(w, cells, self.base, self.index, self.rows)
-        if not self.used and not self._mixes_precisions:
+        if self.mixes_precisions or (self.used and w.numel() <= _FEW_ROWS):
+            rows = self.gather(cells.flatten()).view(*w.shape, self.rows.shape[1])
+            return torch.bmm(w[:, None], rows).squeeze(1)
+        if not self.used:
             return self._read_base(w, cells)
-        if w.numel() <= _FEW_ROWS or self._mixes_precisions:
-            return torch.bmm(
-                w[:, None], self.gather(cells.flatten()).view(*w.shape, self.rows.shape[1])
-            ).squeeze(1)
         row = self.locate(cells)
         if row.device.type == "cpu" and bool((row >= 0).all()):
             return gathered_sum(
@@ -168,14 +167,14 @@ class RowStore:
         return own if self.base is None else own + self._read_base(torch.where(row < 0, w, 0), cells)
 
     @property
-    def _mixes_precisions(self) -> bool:
+    def mixes_precisions(self) -> bool:
         """Whether anything is kept in another precision than it is computed with."""
         base = self.base.dtype if isinstance(self.base, Tensor) else self.dtype
         return not self.dtype == self.rows.dtype == base
 
     def _read_base(self, w: Tensor, cells: Tensor) -> Tensor:
         if self.base is None:
-            return w.new_zeros(w.shape[0], self.rows.shape[1])
+            return self.rows.new_zeros(w.shape[0], self.rows.shape[1])
         slots = cells % self.index.shape[1]
         if isinstance(self.base, RemoteTable):
             distinct, place = slots.unique(return_inverse=True)
@@ -197,15 +196,19 @@ class RowStore:
             return row, new
         first, last = self.used, self.used + new.shape[0]
         self._reserve(last)
-        if fill and isinstance(self.base, Tensor) and self.base.dtype == self.rows.dtype:
-            torch.index_select(self.base, 0, new % self.index.shape[1], out=self.rows[first:last])
-        elif fill:
-            self.rows[first:last] = self.base_rows(new)
+        if fill:
+            self._fill(self.rows[first:last], new)
         span = torch.arange(first, last, device=new.device)
         self.index.view(-1)[new] = span.to(torch.int32)
         self.used = last
         row[missing] = span
         return row, new
+
+    def _fill(self, rows: Float[Tensor, "U Dv"], cells: Int[Tensor, " U"]) -> None:
+        if isinstance(self.base, Tensor) and not self.mixes_precisions:
+            torch.index_select(self.base, 0, cells % self.index.shape[1], out=rows)
+        else:
+            rows.copy_(self.base_rows(cells))
 
     def copy_rows(self, row: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
         """Copy some rows' present contents."""

@@ -103,11 +103,11 @@ def make_tasks(plan: Plan, out: Path) -> list[Task]:
         task
         for i in range(len(plan.config.seeds))
         for system in plan.systems
-        for task in _tasks_of(plan.config, system, i, out)
+        for task in _system_tasks(plan.config, system, i, out)
     ]
 
 
-def tasks_of(tasks: list[Task], labels: Sequence[str]) -> list[Task]:
+def select_tasks(tasks: list[Task], labels: Sequence[str]) -> list[Task]:
     """Return the tasks of these systems, in the order of all.
 
     Raises:
@@ -124,7 +124,7 @@ def seed_folder(out: Path, system: System, seed: int) -> Path:
     return out / system.slug / f"seed-{seed}"
 
 
-def _tasks_of(config: StudyConfig, system: System, i: int, out: Path) -> Iterator[Task]:
+def _system_tasks(config: StudyConfig, system: System, i: int, out: Path) -> Iterator[Task]:
     seed = system.runs[i][0]
     folder = seed_folder(out, system, seed)
     run = folder / "run"
