@@ -46,16 +46,22 @@ def scan_with_graph(
     ids, rows = number_cells(cells, weights.table.store.index.numel())
     scale = _scales(x, rows, windows, options, ids.shape[0])
     step = _write_weights(x, windows, options, own, scale)
-    target = _of_written(x.v, windows, options.lookahead)
     fresh = weights.table.untouched_base
-    if fresh is None:
-        v_hat, table = memory_scan(weights.table.gather(ids), rows, w, step, target, reads, writes)
-    else:
-        base_rows = ids % fresh.shape[0]
-        v_hat, table = memory_scan(fresh, rows, w, step, target, reads, writes, base_rows)
+    answer, table = memory_scan(
+        weights.table.gather(ids) if fresh is None else fresh,
+        rows,
+        w,
+        step,
+        x.v.flatten(0, 1),
+        reads,
+        writes,
+        None if fresh is None else ids % fresh.shape[0],
+        aims=written_places(windows, B, x.num_tokens, options.lookahead, w.device),
+        answers=answer_places(windows, B, w.device),
+    )
     written = _written_rows(rows, reads, writes, ids.shape[0])
     new = replace(weights, keys=keys, table=weights.table.put(ids, table, written))
-    return _all_first_answers(v_hat, windows, B), new
+    return answer.view(B, -1, answer.shape[1]), new
 
 
 def scan_in_place(

@@ -116,9 +116,44 @@ def inner(x, y):
 
 @jit
 @no_type_check
+def inner_four(x, y0, y1, y2, y3):
+    """Return x . y0, x . y1, x . y2 and x . y3."""
+    zero = x.dtype.type(0)
+    t0, t1, t2, t3 = zero, zero, zero, zero
+    for d in range(x.shape[0]):
+        t0 += x[d] * y0[d]
+        t1 += x[d] * y1[d]
+        t2 += x[d] * y2[d]
+        t3 += x[d] * y3[d]
+    return t0, t1, t2, t3
+
+
+@jit
+@no_type_check
+def inner_rows(x, ids, rows, out):
+    """out_j = x . rows[ids_j]."""
+    j, k = 0, ids.shape[0]
+    while j + 4 <= k:
+        four = inner_four(x, rows[ids[j]], rows[ids[j + 1]], rows[ids[j + 2]], rows[ids[j + 3]])
+        out[j], out[j + 1], out[j + 2], out[j + 3] = four
+        j += 4
+    while j < k:
+        out[j] = inner(x, rows[ids[j]])
+        j += 1
+
+
+@jit
+@no_type_check
 def weighted_rows(w, ids, rows, out):
     """out = sum_j w_j rows[ids_j]."""
     out[:] = 0
+    add_weighted_rows(w, ids, rows, out)
+
+
+@jit
+@no_type_check
+def add_weighted_rows(w, ids, rows, out):
+    """out += sum_j w_j rows[ids_j]."""
     j, k = 0, ids.shape[0]
     while j + 4 <= k:
         add_four_rows(

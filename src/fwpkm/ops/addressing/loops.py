@@ -143,13 +143,14 @@ def best_pairs(rows, columns, best, pair):
     """Find the best sums of two halves' scores, both best first; see torch.combine_halves for those not looked at."""
     k = rows.shape[0]
     for j in range(k):
-        best[j] = -np.inf if rows[0] + columns[0] == rows[0] + columns[0] else np.nan
+        best[j] = rows[0] + columns[j]
         pair[j] = j
-    for row in range(k):
+    for row in range(1, k):
         for column in range(k // (row + 1)):
             v = rows[row] + columns[column]
-            if v > best[k - 1]:
-                insert(v, row * k + column, best, pair)
+            if not v > best[k - 1]:
+                break
+            insert(v, row * k + column, best, pair)
 
 
 @jit

@@ -12,7 +12,7 @@ import numpy as np
 from fwpkm.ops.addressing.constants import ENTROPY_EPS
 from fwpkm.ops.addressing.loops import best_pairs, new_room, score_half
 from fwpkm.ops.jit import jit
-from fwpkm.ops.rows import add_row, copy_row, inner
+from fwpkm.ops.rows import add_row, add_weighted_rows, copy_row, inner, inner_rows
 
 
 @jit
@@ -239,14 +239,14 @@ def walk_back(
                                 e[j] *= inverse
                         total += c[j]
                     for j in range(k):
-                        cell = h * n + i[h, m, j]
-                        r = number[cell]
+                        r = number[h * n + i[h, m, j]]
                         weight[r] += c[j]
                         by_E[r] += e[j]
-                        add_row(c[j], K[cell], out)
-                        if m < steps:
-                            add_row(-rate * e[j], G[cell], out)
+                        e[j] *= -rate
                         add_row(c[j], query, pulled[r])
+                    add_weighted_rows(c, i[h, m], K[h * n : h * n + n], out)
+                    if m < steps:
+                        add_weighted_rows(e, i[h, m], G[h * n : h * n + n], out)
                     if idw:
                         add_row(-total, query, out)
             for r in range(touched):
@@ -270,9 +270,9 @@ def pull_of_step(s, i, q, start, steps, half, P, scale, rate, idw, G, number, ac
     for h in range(H):
         for m in range(steps):
             query, mean, out = q[start + m, h][half * d : half * d + d], dp.dtype.type(0), b[h, m]
+            inner_rows(query, i[h, m], G[h * n : h * n + n], out)
             for j in range(k):
-                cell = h * n + i[h, m, j]
-                out[j] = -rate * (inner(query, G[cell]) - across[number[cell]])
+                out[j] = -rate * (out[j] - across[number[h * n + i[h, m, j]]])
                 if idw:
                     out[j] *= dp.dtype.type(2) * math.exp(s[h, m, j])
                 mean += P[h, m, j] * out[j]

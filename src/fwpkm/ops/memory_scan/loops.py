@@ -23,18 +23,38 @@ from fwpkm.ops.rows import (
 
 @jit
 @no_type_check
-def read_and_write(first, last, part, V, base, ids, rows, w, write_w, target, alone, fresh, v_hat):
+def read_and_write(
+    first,
+    last,
+    part,
+    V,
+    base,
+    ids,
+    rows,
+    w,
+    write_w,
+    target,
+    aims,
+    alone,
+    fresh,
+    v_hat,
+    places,
+    answer,
+):
     """Read for tokens [first, last) of a chunk, and write the rows that they alone address.
 
-    Rows that no chunk touched before still lie in `base`, at ids[row].
+    Rows that no chunk touched before still lie in `base`, at ids[row]. A written token's target is target[aims[m]];
+    what token m reads goes to answer[places[m]] too, unless that is negative.
     """
     J = rows.shape[1]
     error = np.empty(V.shape[1], dtype=V.dtype)
     for m in range(first, last):
         read_token(w[m], rows[m], fresh[m], V, base, ids, v_hat[m])
-        writes = m < target.shape[0]
+        if places[m] >= 0:
+            copy_row(v_hat[m], answer[places[m]])
+        writes = m < aims.shape[0]
         if writes:
-            subtract_rows(target[m], v_hat[m], error)
+            subtract_rows(target[aims[m]], v_hat[m], error)
         for j in range(J):
             row = V[rows[m, j]]
             if fresh[m, j]:
@@ -101,7 +121,7 @@ def fetch_shared(V, base, ids, rows, seen, order, start, num_shared):
 
 @jit
 @no_type_check
-def write_shared(first, last, part, V, rows, sign, write_w, v_hat, target, order, start):
+def write_shared(first, last, part, V, rows, sign, write_w, v_hat, target, aims, order, start):
     """V[row] += sign sum a (target - v^)  over the pairs of shared rows [first, last)."""
     total = np.empty(V.shape[1], dtype=V.dtype)
     J = rows.shape[1]
@@ -109,8 +129,8 @@ def write_shared(first, last, part, V, rows, sign, write_w, v_hat, target, order
         total[:] = 0
         for p in order[start[g] : start[g + 1]]:
             m, j = p // J, p % J
-            if m < target.shape[0]:
-                add_row(write_w[m, j], target[m], total)
+            if m < aims.shape[0]:
+                add_row(write_w[m, j], target[aims[m]], total)
                 add_row(-write_w[m, j], v_hat[m], total)
         p = order[start[g]]
         add_row(sign, total, V[rows[p // J, p % J]])
@@ -130,7 +150,9 @@ def walk_back(
     write_w,
     v_hat,
     target,
-    d_v_hat,
+    aims,
+    d_answer,
+    places,
     alone,
     later,
     earlier,
@@ -143,7 +165,9 @@ def walk_back(
 ):
     """Undo the writes of tokens [first, last) on rows of their own, and take all gradients but G of shared rows.
 
-    u = sum a G ;  d a = - G . e ;  d v^ = d_v_hat - u ;  dw = V . d v^ ;  G += w d v^ .
+    u = sum a G ;  d a = - G . e ;  d v^ = d_answer - u ;  dw = V . d v^ ;  G += w d v^ .
+
+    Token m's part of d_answer is at places[m], and zero if that is negative; its target is target[aims[m]].
 
     A row is in V, undone as far as it goes, if a later chunk touched it, and in the final `table` otherwise; what
     no earlier chunk touched need not be kept. G is zero, and not there, until a chunk has added to it.
@@ -151,25 +175,28 @@ def walk_back(
     J = rows.shape[1]
     error, before = np.empty(V.shape[1], dtype=V.dtype), np.empty((J, V.shape[1]), dtype=V.dtype)
     for m in range(first, last):
-        writes = m < target.shape[0]
+        writes = m < aims.shape[0]
+        aim = aims[m] if writes else 0
         if writes:
-            subtract_rows(v_hat[m], target[m], error)
-            d_target[m][:] = 0
+            subtract_rows(v_hat[m], target[aim], error)
+            d_target[aim][:] = 0
         for j in range(J):
             i = rows[m, j]
             if writes and (has_G or later[m, j] or not alone[m, j]):
                 d_write[m, j] = -inner(error, G[i])
-                add_row(write_w[m, j], G[i], d_target[m])
+                add_row(write_w[m, j], G[i], d_target[aim])
             if alone[m, j]:
                 source = V[i] if later[m, j] else table[i]
                 if writes:
                     combine_rows(source, write_w[m, j], error, before[j])
                 else:
                     copy_row(source, before[j])
-        if writes:
-            subtract_rows(d_v_hat[m], d_target[m], d_read[m])
+        if places[m] >= 0:
+            copy_row(d_answer[places[m]], d_read[m])
         else:
-            copy_row(d_v_hat[m], d_read[m])
+            d_read[m][:] = 0
+        if writes:
+            add_row(V.dtype.type(-1), d_target[aim], d_read[m])
         for j in range(J):
             i = rows[m, j]
             if not alone[m, j]:

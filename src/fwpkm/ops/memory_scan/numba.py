@@ -24,11 +24,21 @@ def scan_(
     writes: Sequence[int],
     base: Tensor | None = None,
     ids: Tensor | None = None,
-) -> Tensor:
-    """Do what `memory_scan_` does; with `base`, to rows base[ids], which `table` is to hold afterwards."""
+    aims: Tensor | None = None,
+    answers: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Do what `memory_scan_` does; with `base`, to rows base[ids], which `table` is to hold afterwards.
+
+    Returns:
+        What all tokens read, and what is asked for of it: the same tensor if all is.
+    """
     v_hat = table.new_empty(rows.shape[0], table.shape[1])
+    answer = v_hat if answers is None else table.new_empty(answers.shape[0], table.shape[1])
     _check_rows(rows, table.shape[0])
-    V, row, out, w_all, a_all, aim = (array_of(x) for x in (table, rows, v_hat, w, write_w, target))
+    V, row, out, w_all, a_all, all_aims = (array_of(x) for x in (table, rows, v_hat, w, write_w, target))
+    asked, places, aim = array_of(answer), _places(answers, len(row)), _aims(aims, target, sum(writes))
+    if answers is None:
+        places[:] = -1  # it is there already
     source, of_row = (V, row[:0, 0]) if base is None or ids is None else (array_of(base), array_of(ids))
     seen = np.full(V.shape[0], base is None)
     fresh = np.zeros((max(reads, default=0), row.shape[1]), dtype=np.bool_)
@@ -37,13 +47,13 @@ def scan_(
         if base is not None:
             loops.fetch_shared(V, source, of_row, row[r], seen, *chunk.groups, chunk.num_shared)
             loops.note_seen(row[r], chunk.alone, seen, fresh)
-        args = (V, source, of_row, row[r], w_all[r], a_all[t], aim[t], chunk.alone, fresh, out[r])
-        run_spans(loops.read_and_write, chunk.tokens, *args)
-        one = V.dtype.type(1)
-        run_spans(loops.write_shared, chunk.shared, V, row[r], one, a_all[t], out[r], aim[t], *chunk.groups)
+        args = (V, source, of_row, row[r], w_all[r], a_all[t], all_aims, aim[t], chunk.alone, fresh, out[r])
+        run_spans(loops.read_and_write, chunk.tokens, *args, places[r], asked)
+        given = (V, row[r], V.dtype.type(1), a_all[t], out[r], all_aims, aim[t])
+        run_spans(loops.write_shared, chunk.shared, *given, *chunk.groups)
     if base is not None:
         loops.fetch_rows(V, source, of_row, ~seen)
-    return v_hat
+    return v_hat, answer
 
 
 def scan_back(
@@ -55,9 +65,11 @@ def scan_back(
     write_w: Tensor,
     target: Tensor,
     v_hat: Tensor,
-    d_v_hat: Tensor,
+    d_answer: Tensor,
     reads: Sequence[int],
     writes: Sequence[int],
+    aims: Tensor | None,
+    answers: Tensor | None,
     *,
     has_gradient: bool,
     wants_gradient: bool,
@@ -69,6 +81,8 @@ def scan_back(
         V: Room for its rows on their way back.
         G: The gradient of the final table, or room for it; becomes that of the first one.
         rows: As in `memory_scan`, like the others.
+        v_hat: What all tokens have read.
+        d_answer: The gradient of what was asked for of it.
         has_gradient: Whether there is a gradient in G to begin with.
         wants_gradient: Whether G is looked at afterwards; it is all there only then, and only for rows
             that some token reads.
@@ -76,9 +90,11 @@ def scan_back(
     Returns:
         Gradients of w, write_w and target.
     """
-    dw, d_write, d_target = torch.zeros_like(w), torch.zeros_like(write_w), torch.empty_like(target)
-    final, back, grad, row, w_all, a_all, aim = (array_of(x) for x in (table, V, G, rows, w, write_w, target))
-    got, d_got, d_w, d_a, d_aim = (array_of(x) for x in (v_hat, d_v_hat, dw, d_write, d_target))
+    dw, d_write = torch.zeros_like(w), torch.zeros_like(write_w)
+    d_target = torch.empty_like(target) if aims is None else torch.zeros_like(target)
+    final, back, grad, row, w_all, a_all = (array_of(x) for x in (table, V, G, rows, w, write_w))
+    got, d_got, d_w, d_a, d_aim = (array_of(x) for x in (v_hat, d_answer, dw, d_write, d_target))
+    all_aims, places, aim = array_of(target), _places(answers, len(row)), _aims(aims, target, sum(writes))
     most, J = max(reads, default=0), row.shape[1]
     d_read = np.empty((most, final.shape[1]), dtype=final.dtype)
     later, earlier = (np.empty((most, J), dtype=np.bool_) for _ in range(2))
@@ -88,13 +104,12 @@ def scan_back(
         r, t = chunk.read, chunk.written
         loops.look_around(row[r], chunk.number, first_chunk, last_chunk, later, earlier)
         loops.bring_shared(final, back, grad, row[r], later, has_gradient, *chunk.groups, chunk.num_shared)
+        written = (a_all[t], got[r], all_aims, aim[t])
         minus = final.dtype.type(-1)
-        run_spans(
-            loops.write_shared, chunk.shared, back, row[r], minus, a_all[t], got[r], aim[t], *chunk.groups
-        )
-        given = (final, back, grad, row[r], w_all[r], a_all[t], got[r], aim[t], d_got[r], chunk.alone)
+        run_spans(loops.write_shared, chunk.shared, back, row[r], minus, *written, *chunk.groups)
+        given = (final, back, grad, row[r], w_all[r], *written, d_got, places[r], chunk.alone)
         flags = (later, earlier, has_gradient, wants_gradient)
-        run_spans(loops.walk_back, chunk.tokens, *given, *flags, d_w[r], d_a[t], d_aim[t], d_read)
+        run_spans(loops.walk_back, chunk.tokens, *given, *flags, d_w[r], d_a[t], d_aim, d_read)
         run_spans(loops.add_shared, chunk.shared, grad, row[r], w_all[r], d_read, *chunk.groups)
     return dw, d_write, d_target
 
@@ -127,7 +142,9 @@ def _chunks(
             continue
         read = slice(r - num_reads, r)
         num_shared = loops.find_shared(rows[read], count, alone, order, start)
-        shared = split_range(num_shared, smallest=max(1, fewest // 4)) if num_shared else []
+        # A shared row has two pairs or more, a hot one as many as there are tokens.
+        a_thread = -(-fewest * J * num_shared // max(1, int(start[num_shared])))
+        shared = split_range(num_shared, smallest=a_thread) if num_shared else []
         yield _Chunk(
             number=number,
             read=read,
@@ -138,6 +155,24 @@ def _chunks(
             tokens=split_range(num_reads, smallest=fewest),
             shared=shared,
         )
+
+
+def _places(answers: Tensor | None, num_tokens: int) -> np.ndarray:
+    """Return where among the answers each token's lies, -1 where it was not asked for."""
+    if answers is None:
+        return np.arange(num_tokens)
+    _check_rows(answers, num_tokens)
+    places = np.full(num_tokens, -1)
+    places[array_of(answers)] = np.arange(answers.shape[0])
+    return places
+
+
+def _aims(aims: Tensor | None, target: Tensor, num_written: int) -> np.ndarray:
+    """Return which row of `target` each written token aims at."""
+    if aims is None:
+        return np.arange(num_written)
+    _check_rows(aims, target.shape[0])
+    return array_of(aims)
 
 
 def _check_rows(rows: Tensor, num_rows: int) -> None:

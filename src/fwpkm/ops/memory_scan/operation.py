@@ -17,11 +17,13 @@ def memory_scan(
     rows: Int[Tensor, "Tr J"],
     w: Float[Tensor, "Tr J"],
     write_w: Float[Tensor, "Tw J"],
-    target: Float[Tensor, "Tw Dv"],
+    target: Float[Tensor, "Tt Dv"],
     reads: Sequence[int],
     writes: Sequence[int],
     ids: Int[Tensor, " R"] | None = None,
-) -> tuple[Float[Tensor, "Tr Dv"], Float[Tensor, "R Dv"]]:
+    aims: Int[Tensor, " Tw"] | None = None,
+    answers: Int[Tensor, " Ta"] | None = None,
+) -> tuple[Float[Tensor, "Ta Dv"], Float[Tensor, "R Dv"]]:
     r"""Read and write a table chunk by chunk.
 
     Chunk c reads for its reads[c] tokens, then writes for the first writes[c] of them:
@@ -42,6 +44,9 @@ def memory_scan(
         writes: Tokens that write, per chunk, 0 <= writes[c] <= reads[c]; they add up to Tw.
         ids: Work on these rows of `table` only, `rows` numbering them; no gradient goes to `table` then.
             None works on all rows.
+        aims: The row of `target` that each written token aims at, no row twice; `target` may have others. None: in
+            this order, Tt = Tw.
+        answers: The tokens whose v^ is returned, in this order, none twice. None: all, Ta = Tr.
 
     Returns:
         Retrieved values v^ and the table after the last write, sharing no memory with the inputs.
@@ -49,10 +54,12 @@ def memory_scan(
     Raises:
         ValueError: If the counts do not fit the tensors.
     """
-    _check(table, rows, w, write_w, target, reads, writes)
-    return _memory_scan(
-        table if ids is None else table.detach(), rows, w, write_w, target, ids, list(reads), list(writes)
+    _check(table, rows, w, write_w, target, reads, writes, aims)
+    source = table if ids is None else table.detach()
+    answer, new, _ = _memory_scan(
+        source, rows, w, write_w, target, ids, aims, answers, list(reads), list(writes)
     )
+    return answer, new
 
 
 def memory_scan_(
@@ -67,7 +74,7 @@ def memory_scan_(
     """Do what `memory_scan` does, editing `table` itself; not differentiable, for inference."""
     _check(table, rows, w, write_w, target, reads, writes)
     if runs_compiled(table) and table.is_contiguous():
-        return _compiled_scan_(table, rows, w, write_w, target, list(reads), list(writes))
+        return _compiled_scan_(table, rows, w, write_w, target, list(reads), list(writes))[0]
     if runs_triton(table) and table.is_contiguous():
         return _triton_scan_(table, rows, w, write_w, target, list(reads), list(writes))
     return scan_in_place(table, rows, w, write_w, target, make_chunks(rows, reads, writes))
@@ -81,17 +88,19 @@ def _check(
     target: Tensor,
     reads: Sequence[int],
     writes: Sequence[int],
+    aims: Tensor | None = None,
 ) -> None:
     problems = []
+    num_targets = target.shape[0] if aims is None else aims.shape[0]
     if sum(reads) != rows.shape[0] or rows.shape != w.shape:
         problems.append(
             f"reads must add up to the tokens of rows and w, got sum(reads)={sum(reads)}, rows "
             f"{tuple(rows.shape)} and w {tuple(w.shape)}"
         )
-    if not sum(writes) == write_w.shape[0] == target.shape[0] or write_w.shape[1] != rows.shape[1]:
+    if not sum(writes) == write_w.shape[0] == num_targets or write_w.shape[1] != rows.shape[1]:
         problems.append(
             f"writes must add up to the tokens of write_w and target, got sum(writes)={sum(writes)}, write_w "
-            f"{tuple(write_w.shape)} and target {tuple(target.shape)}"
+            f"{tuple(write_w.shape)} and {num_targets} targets of width {target.shape[1]}"
         )
     if len(reads) != len(writes) or any(not 0 <= b <= a for a, b in zip(reads, writes, strict=False)):
         problems.append(
@@ -111,20 +120,38 @@ def _memory_scan(
     write_w: Tensor,
     target: Tensor,
     ids: Tensor | None,
+    aims: Tensor | None,
+    answers: Tensor | None,
     reads: list[int],
     writes: list[int],
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what was asked for, the last table, and what all tokens read, or nothing if all was asked for."""
     num_rows = table.shape[0] if ids is None else ids.shape[0]
     new = large_empty((num_rows, table.shape[1]), table)
     if runs_compiled(table):
         if ids is None:
             new.copy_(table)
-            return _compiled_scan_(new, rows, w, write_w, target, reads, writes), new
-        return _compiled_scan_(new, rows, w, write_w, target, reads, writes, table, ids), new
+        base = None if ids is None else table
+        v_hat, answer = _compiled_scan_(
+            new, rows, w, write_w, target, reads, writes, base, ids, aims, answers
+        )
+        return answer, new, v_hat.new_empty(0) if answers is None else v_hat
+    aimed = _chosen(target, aims)
     if runs_triton(table):
         _ = new.copy_(table) if ids is None else torch.index_select(table, 0, ids, out=new)
-        return _triton_scan_(new, rows, w, write_w, target, reads, writes), new
-    return scan_torch(new, table, rows, w, write_w, target, ids, reads, writes), new
+        v_hat = _triton_scan_(new, rows, w, write_w, aimed, reads, writes)
+    else:
+        v_hat = scan_torch(new, table, rows, w, write_w, aimed, ids, reads, writes)
+    return (v_hat, new, v_hat.new_empty(0)) if answers is None else (_chosen(v_hat, answers), new, v_hat)
+
+
+def _chosen(x: Tensor, places: Tensor | None) -> Tensor:
+    return x if places is None else x.index_select(0, places)
+
+
+def _put_back(x: Tensor, places: Tensor | None, num_rows: int) -> Tensor:
+    """Undo `_chosen`, with zeros for what was not chosen."""
+    return x if places is None else x.new_zeros(num_rows, x.shape[1]).index_copy_(0, places, x)
 
 
 def _compiled_scan_(
@@ -137,10 +164,12 @@ def _compiled_scan_(
     writes: list[int],
     base: Tensor | None = None,
     ids: Tensor | None = None,
-) -> Tensor:
+    aims: Tensor | None = None,
+    answers: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     from fwpkm.ops.memory_scan.numba import scan_
 
-    return scan_(table, rows, w, write_w, target, reads, writes, base, ids)
+    return scan_(table, rows, w, write_w, target, reads, writes, base, ids, aims, answers)
 
 
 def _triton_scan_(
@@ -165,11 +194,17 @@ def _(
     write_w: Tensor,
     target: Tensor,
     ids: Tensor | None,
+    aims: Tensor | None,
+    answers: Tensor | None,
     reads: list[int],
     writes: list[int],
-) -> tuple[Tensor, Tensor]:
-    num_rows = table.shape[0] if ids is None else ids.shape[0]
-    return table.new_empty(rows.shape[0], table.shape[1]), table.new_empty(num_rows, table.shape[1])
+) -> tuple[Tensor, Tensor, Tensor]:
+    num_rows, tokens = table.shape[0] if ids is None else ids.shape[0], rows.shape[0]
+    new = table.new_empty(num_rows, table.shape[1])
+    v_hat = table.new_empty(tokens, table.shape[1])
+    if answers is None:
+        return v_hat, new, table.new_empty(0)
+    return table.new_empty(answers.shape[0], table.shape[1]), new, v_hat
 
 
 @torch.library.custom_op("fwpkm::memory_scan_backward", mutates_args=())
@@ -180,23 +215,23 @@ def _memory_scan_backward(
     write_w: Tensor,
     target: Tensor,
     v_hat: Tensor,
-    d_v_hat: Tensor,
+    aims: Tensor | None,
+    answers: Tensor | None,
+    d_answer: Tensor,
     d_table: Tensor | None,
     reads: list[int],
     writes: list[int],
     wants_table: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    given = (table, rows, w, write_w)
+    how = (d_table, reads, writes, wants_table)
     if runs_compiled(table):
-        return _compiled_backward(
-            table, rows, w, write_w, target, v_hat, d_v_hat, d_table, reads, writes, wants_table
-        )
-    if runs_triton(table):
-        return _triton_backward(
-            table, rows, w, write_w, target, v_hat, d_v_hat, d_table, reads, writes, wants_table
-        )
-    return scan_back_torch(
-        table, rows, w, write_w, target, v_hat, d_v_hat, d_table, reads, writes, wants_table
-    )
+        return _compiled_backward(*given, target, v_hat, aims, answers, d_answer, *how)
+    d_v_hat, aimed = _put_back(d_answer, answers, v_hat.shape[0]), _chosen(target, aims)
+    back = _triton_backward if runs_triton(table) else scan_back_torch
+    *grads, d_aimed = back(*given, aimed, v_hat, d_v_hat, *how)
+    d_old, dw, d_write = grads
+    return d_old, dw, d_write, _put_back(d_aimed, aims, target.shape[0])
 
 
 def _compiled_backward(
@@ -206,7 +241,9 @@ def _compiled_backward(
     write_w: Tensor,
     target: Tensor,
     v_hat: Tensor,
-    d_v_hat: Tensor,
+    aims: Tensor | None,
+    answers: Tensor | None,
+    d_answer: Tensor,
     d_table: Tensor | None,
     reads: list[int],
     writes: list[int],
@@ -229,9 +266,11 @@ def _compiled_backward(
         write_w,
         target,
         v_hat,
-        d_v_hat,
+        d_answer,
         reads,
         writes,
+        aims,
+        answers,
         has_gradient=has_gradient,
         wants_gradient=wants_table,
     )
@@ -267,7 +306,9 @@ def _(
     write_w: Tensor,
     target: Tensor,
     v_hat: Tensor,
-    d_v_hat: Tensor,
+    aims: Tensor | None,
+    answers: Tensor | None,
+    d_answer: Tensor,
     d_table: Tensor | None,
     reads: list[int],
     writes: list[int],
@@ -277,20 +318,24 @@ def _(
     return d_old, torch.empty_like(w), torch.empty_like(write_w), torch.empty_like(target)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, rows, w, write_w, target, _, ctx.reads, ctx.writes = inputs
-    v_hat, table = output
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    _, rows, w, write_w, target, _, aims, answers, ctx.reads, ctx.writes = inputs
+    answer, table, v_hat = output
+    ctx.mark_non_differentiable(v_hat)
     ctx.set_materialize_grads(False)  # the final table's gradient is as large as the table, and often none
-    ctx.save_for_backward(table, rows, w, write_w, target, v_hat)
+    kept = answer if answers is None else v_hat
+    ctx.num_answers = answer.shape[0]
+    ctx.save_for_backward(table, rows, w, write_w, target, kept, aims, answers)
 
 
-def _backward(ctx: Any, d_v_hat: Tensor | None, d_table: Tensor | None) -> tuple[Tensor | None, ...]:
-    if d_v_hat is None:
-        d_v_hat = torch.zeros_like(ctx.saved_tensors[-1])
+def _backward(ctx: Any, d_answer: Tensor | None, d_table: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # once: under activation checkpointing they are gone afterwards
+    if d_answer is None:
+        d_answer = saved[0].new_zeros(ctx.num_answers, saved[0].shape[1])
     d_old, dw, d_write, d_target = _memory_scan_backward(
-        *ctx.saved_tensors, d_v_hat, d_table, ctx.reads, ctx.writes, ctx.needs_input_grad[0]
+        *saved, d_answer, d_table, ctx.reads, ctx.writes, ctx.needs_input_grad[0]
     )
-    return d_old if ctx.needs_input_grad[0] else None, None, dw, d_write, d_target, None, None, None
+    return d_old if ctx.needs_input_grad[0] else None, None, dw, d_write, d_target, *[None] * 5
 
 
 _memory_scan.register_autograd(_backward, setup_context=_setup_context)
