@@ -176,8 +176,7 @@ class RecurrentState(State):
         )
         ahead = self.options.lookahead
         done = x.num_tokens - ahead if flush else count_written(x.num_tokens, self.options)
-        rest = x[done:].map(Tensor.clone)
-        return v_hat[:, held - answered :], self._moved_on(streams, weights, rest, x.num_tokens - held)
+        return v_hat[:, held - answered :], self._moved_on(streams, weights, x[done:], x.num_tokens - held)
 
     def _scan_form(self, by_definition: bool) -> Callable[..., tuple[Tensor, FastWeights]]:
         if by_definition or self.options.needs_definition is not None:
