@@ -34,7 +34,7 @@ def scan_(
     """
     v_hat = table.new_empty(rows.shape[0], table.shape[1])
     answer = v_hat if answers is None else table.new_empty(answers.shape[0], table.shape[1])
-    _check_rows(rows, table.shape[0])
+    _check_places("rows", rows, table.shape[0])
     V, row, out, w_all, a_all, all_aims = (array_of(x) for x in (table, rows, v_hat, w, write_w, target))
     asked, places, aim = array_of(answer), _places(answers, len(row)), _aims(aims, target, sum(writes))
     if answers is None:
@@ -91,10 +91,13 @@ def scan_back(
         Gradients of w, write_w and target.
     """
     dw, d_write = torch.zeros_like(w), torch.zeros_like(write_w)
-    d_target = torch.empty_like(target) if aims is None else torch.zeros_like(target)
+    d_target = torch.empty_like(target)
     final, back, grad, row, w_all, a_all = (array_of(x) for x in (table, V, G, rows, w, write_w))
     got, d_got, d_w, d_a, d_aim = (array_of(x) for x in (v_hat, d_answer, dw, d_write, d_target))
     all_aims, places, aim = array_of(target), _places(answers, len(row)), _aims(aims, target, sum(writes))
+    no_aim = np.ones(len(d_aim), dtype=np.bool_)
+    no_aim[aim] = False
+    d_aim[no_aim] = 0
     most, J = max(reads, default=0), row.shape[1]
     d_read = np.empty((most, final.shape[1]), dtype=final.dtype)
     later, earlier = (np.empty((most, J), dtype=np.bool_) for _ in range(2))
@@ -161,7 +164,7 @@ def _places(answers: Tensor | None, num_tokens: int) -> np.ndarray:
     """Return where among the answers each token's lies, -1 where it was not asked for."""
     if answers is None:
         return np.arange(num_tokens)
-    _check_rows(answers, num_tokens)
+    _check_places("answers", answers, num_tokens)
     places = np.full(num_tokens, -1)
     places[array_of(answers)] = np.arange(answers.shape[0])
     return places
@@ -171,14 +174,14 @@ def _aims(aims: Tensor | None, target: Tensor, num_written: int) -> np.ndarray:
     """Return which row of `target` each written token aims at."""
     if aims is None:
         return np.arange(num_written)
-    _check_rows(aims, target.shape[0])
+    _check_places("aims", aims, target.shape[0])
     return array_of(aims)
 
 
-def _check_rows(rows: Tensor, num_rows: int) -> None:
-    """Compiled loops look up what they are told to: a row that is not there must not reach them."""
-    if not rows.numel():
+def _check_places(name: str, places: Tensor, size: int) -> None:
+    """Compiled loops look up what they are told to: a place that is not there must not reach them."""
+    if not places.numel():
         return
-    least, most = (int(x) for x in rows.aminmax())
-    if least < 0 or most >= num_rows:
-        raise IndexError(f"memory_scan: rows must be in [0, R), got {least} to {most} with R={num_rows}")
+    least, most = (int(x) for x in places.aminmax())
+    if least < 0 or most >= size:
+        raise IndexError(f"memory_scan: {name} must be in [0, {size}), got {least} to {most}")
