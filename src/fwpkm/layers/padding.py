@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from fwpkm.memory.tokens import stands_behind
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Packing:
@@ -38,11 +40,6 @@ def packing_of(mask: Bool[Tensor, "B T"] | None) -> Packing | None:
         return Packing(order=None, mask=mask, lengths=mask.sum(1))
     order = (~mask).to(torch.int8).argsort(dim=1, stable=True)
     return Packing(order=order, mask=mask, lengths=mask.sum(1))
-
-
-def stands_behind(mask: Bool[Tensor, "B T"]) -> bool:
-    """Return whether all padding stands behind its stream's tokens. Waits for the device."""
-    return bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
 def hide_padding(x: Shaped[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None) -> Shaped[Tensor, "B T D"]:

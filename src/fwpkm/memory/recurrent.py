@@ -11,7 +11,7 @@ from torch import Tensor
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.recurrence import scan_by_definition, scan_in_place, scan_with_graph
 from fwpkm.memory.remote import RemoteTable
-from fwpkm.memory.tokens import Tokens
+from fwpkm.memory.tokens import Tokens, stands_behind
 from fwpkm.memory.waiting import Waiting
 from fwpkm.memory.windows import FastWeights
 from fwpkm.ops.addressing import address, key_squares
@@ -106,10 +106,14 @@ class RecurrentState(State):
         return state
 
     def _advance_padded(self: R, x: Tokens, mask: Tensor, by_definition: bool) -> tuple[Tensor, R]:
-        place = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens first
-        out, state = self._advance(x.reorder(place), mask.sum(1).tolist(), by_definition)
-        back = place.argsort(dim=1)
-        return torch.where(mask[..., None], out.take_along_dim(back[..., None], dim=1), 0), state
+        counts = mask.sum(1).tolist()
+        if stands_behind(mask):
+            out, state = self._advance(x, counts, by_definition)
+        else:
+            place = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens first
+            out, state = self._advance(x.reorder(place), counts, by_definition)
+            out = out.take_along_dim(place.argsort(dim=1)[..., None], dim=1)
+        return torch.where(mask[..., None], out, 0), state
 
     def _advance(self: R, x: Tokens, num_new: Sequence[int], by_definition: bool) -> tuple[Tensor, R]:
         """Go on by num_new[b] tokens, which come first in `x`; groups of equal streams go together."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -80,6 +80,11 @@ class Tokens:
             gate=gate.squeeze(-1),
             write_mask=None if bool((mask == 1).all()) else mask.squeeze(-1),
         )
+
+
+def stands_behind(mask: Bool[Tensor, "B T"]) -> bool:
+    """Return whether all padding stands behind its stream's tokens. Waits for the device."""
+    return bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
 def _join_masks(held: Tensor | None, new: Tensor | None, num_held: int, num_new: int) -> Tensor | None:
