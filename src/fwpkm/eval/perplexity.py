@@ -6,9 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from fwpkm.data.documents import TokenDocuments
 from fwpkm.data.tokenizer import Tokenizer
@@ -19,7 +17,7 @@ from fwpkm.eval.result import Origin
 from fwpkm.layers.checks import below_one, refuse
 from fwpkm.models.cache import DecoderCache
 from fwpkm.models.decoder import Decoder
-from fwpkm.models.loss import MAX_LOGITS
+from fwpkm.models.loss import token_losses
 from fwpkm.nested import unknown_name
 from fwpkm.sessions.engine import fresh_cache
 
@@ -172,7 +170,12 @@ def read_losses(
         some = None if mask is None else mask[:, span]
         output = model(ids[:, span], cache, some, logits_to_keep=0)
         cache = output.cache
-        nats.append(token_nats(output.hidden, model.head_weight, ids[:, span.start + 1 : span.stop + 1]))
+        following = ids[:, span.start + 1 : span.stop + 1]
+        hidden, targets = output.hidden.flatten(0, 1), following.flatten()
+        losses = token_losses(
+            hidden, model.head_weight, targets, torch.ones_like(targets, dtype=torch.float32)
+        )
+        nats.append(losses.entropy.view(following.shape))
     together = torch.cat(nats, dim=1).cpu().numpy()
     return [own[: len(run) - 1] for own, run in zip(together, runs, strict=True)], cache
 
@@ -182,16 +185,6 @@ def _start(model: Decoder, num_streams: int, memory: MemoryMode) -> DecoderCache
     if memory == "memory_off":
         return silence(cache)
     return cache.freeze() if memory == "frozen_memory" else cache
-
-
-def token_nats(
-    hidden: Float[Tensor, "B T D"], head_weight: Float[Tensor, "V D"], targets: Int[Tensor, "B T"]
-) -> Float[Tensor, "B T"]:
-    """Return -log p of each target, without all logits in memory at once."""
-    rows = max(1, MAX_LOGITS // head_weight.shape[0])
-    parts = zip(hidden.flatten(0, 1).split(rows), targets.flatten().split(rows), strict=True)
-    costs = [F.cross_entropy((h @ head_weight.T).float(), y, reduction="none") for h, y in parts]
-    return torch.cat(costs).view(targets.shape)
 
 
 def bins_of(losses: Sequence[Float[np.ndarray, " _"]]) -> tuple[PositionBin, ...]:
