@@ -37,8 +37,12 @@ def test_it_leaves_models_results_and_how_they_came_to_be(study: Path) -> None:
     out = study / "out"
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "study.toml", "study.json", "env.json", "commands.sh", "report.html", "lock", "memory", "diverges", "fails"
+        "study.toml", "study.json", "env.json", "commands.sh", "report.html", "figures", "lock",
+        "memory", "diverges", "fails",
     }  # fmt: skip
+    figures = {path.stem for path in (out / "figures").iterdir()}
+    assert {"training", "needles-1-read", "depths-memory-1-read", "depths-diverges-1-read"} <= figures
+    assert all((out / f"figures/{name}.svg").read_text().startswith("<svg ") for name in figures)
     result = load_result(out / NEEDLES)
     assert result.origin.name == "memory"
     assert result.origin.command.startswith("fwpkm eval needles ")

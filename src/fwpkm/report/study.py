@@ -1,36 +1,44 @@
 """A study's page: curves with bands over seeds, heat maps, tables, and the commands that made them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from fwpkm.data.files import whole_file
-from fwpkm.report.needles import condition
-from fwpkm.report.numbers import percent
 from fwpkm.report.page import figure, html_page
+from fwpkm.report.study_figures import (
+    Figure,
+    depth_figures,
+    loss_figures,
+    needle_figures,
+    perplexity_figures,
+    study_figures,
+)
 from fwpkm.report.study_tables import (
     budget_table,
     conditions_of,
     failure_table,
-    in_bits,
-    lengths_of,
-    modes_of,
     needle_tables,
     perplexity_tables,
     places_of,
 )
-from fwpkm.report.svg import Curve, heat_map, line_chart
 from fwpkm.report.table import Table
-from fwpkm.study.results import MACHINE, Condition, Reading, StudyResults, SystemResults
-from fwpkm.study.spread import Spread
+from fwpkm.study.results import MACHINE, Reading, StudyResults, SystemResults
 
 
 def write_study_report(path: Path, results: StudyResults, command: str) -> None:
-    """Write the page of `make_study_page` to a file, whole or not at all."""
+    """Write the page of `make_study_page` to a file, whole or not at all, and its figures into `figures` beside it."""
+    _write(path, make_study_page(results, command))
+    for drawn in study_figures(results):
+        _write(path.parent / "figures" / f"{drawn.name}.svg", drawn.svg)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
     with whole_file(path) as file:
-        file.write(make_study_page(results, command).encode("utf-8", "replace"))
+        file.write(text.encode("utf-8", "replace"))
 
 
 def make_study_page(results: StudyResults, command: str) -> str:
@@ -67,88 +75,30 @@ def _failures(results: StudyResults) -> Iterator[str]:
 
 
 def _losses(results: StudyResults) -> Iterator[str]:
-    curves = [curve for own in results.systems if (curve := _loss_curve(own))]
-    if curves:
+    if drawn := list(loss_figures(results)):
         yield "<h2>Training</h2>"
-        yield figure(
-            "Training loss by tokens seen, recall tasks included",
-            line_chart(curves, x_title="tokens", y_title="nats per token"),
-        )
-
-
-def _loss_curve(own: SystemResults) -> Curve | None:
-    places = sorted({tokens for training in own.trainings for tokens in training.losses})
-    found = {
-        tokens: Spread.of(t.losses[tokens] for t in own.trainings if tokens in t.losses) for tokens in places
-    }
-    return _curve(own.system.label, found) if found else None
-
-
-def _curve(name: str, points: Mapping[int, Spread]) -> Curve:
-    """Draw means, with a band from the lowest to the highest where there are several seeds."""
-    spreads = points.values()
-    several = any(len(spread.values) > 1 for spread in spreads)
-    return Curve(
-        name=name,
-        x=tuple(float(place) for place in points),
-        y=tuple(spread.mean for spread in spreads),
-        low=tuple(spread.low for spread in spreads) if several else None,
-        high=tuple(spread.high for spread in spreads) if several else None,
-    )
+        yield from map(_shown, drawn)
 
 
 def _needles(results: StudyResults) -> Iterator[str]:
-    asked = conditions_of(results)
-    if not asked:
+    if not conditions_of(results):
         return
     yield "<h2>Needles in a haystack</h2>"
-    for one in asked:
-        yield figure(f"Samples with all answers right: {condition(*one)}", _needle_chart(results, one))
+    yield from map(_shown, needle_figures(results))
     yield from map(_wide, needle_tables(results))
     yield "<h2>Needles by depth</h2>"
-    for reading in results.readings:
-        for one in reading.conditions():
-            seeds = f"mean of {len(reading.needles)} seeds" if len(reading.needles) > 1 else "1 seed"
-            drawn = _needle_map(reading, one, lengths_of(results))
-            yield figure(f"{reading.name}: {condition(*one)}, {seeds}", drawn)
-
-
-def _needle_chart(results: StudyResults, asked: Condition) -> str:
-    curves = []
-    for reading in results.readings:
-        shares = {n: s for n in lengths_of(results) if (s := reading.needle_share(asked, n)) is not None}
-        if shares:
-            curves.append(_curve(reading.name, shares))
-    return line_chart(curves, x_title="tokens", y_title="share of samples right", low=0.0, high=1.0)
-
-
-def _needle_map(reading: Reading, asked: Condition, lengths: Sequence[int]) -> str:
-    depths = sorted({cell.depth for own in reading.needles for cell in own})
-    shares = [[reading.needle_share(asked, length, depth) for length in lengths] for depth in depths]
-    return heat_map(
-        [[None if share is None else share.mean for share in row] for row in shares],
-        rows=[percent(depth) for depth in depths],
-        columns=[f"{length:,}" for length in lengths],
-        row_title="depth",
-        column_title="tokens",
-    )
+    yield from map(_shown, depth_figures(results))
 
 
 def _perplexity(results: StudyResults) -> Iterator[str]:
-    modes = modes_of(results)
-    if not modes:
-        return
-    yield "<h2>Perplexity by position</h2>"
-    for mode in modes:
-        readings = [reading for reading in results.readings if mode in reading.perplexity]
-        places = places_of(readings, mode)
-        curves = []
-        for reading in readings:
-            bits = {place[0]: b for place in places if (b := in_bits(reading.nats(mode, place))) is not None}
-            curves.append(_curve(reading.name, bits))
-        chart = line_chart(curves, x_title="position in the run", y_title="bits per token")
-        yield figure(f"Mean cost of a token: memory {mode.removeprefix('memory_').replace('_', ' ')}", chart)
-    yield from map(_wide, perplexity_tables(results))
+    if drawn := list(perplexity_figures(results)):
+        yield "<h2>Perplexity by position</h2>"
+        yield from map(_shown, drawn)
+        yield from map(_wide, perplexity_tables(results))
+
+
+def _shown(drawn: Figure) -> str:
+    return figure(drawn.title, drawn.svg)
 
 
 def _origins(results: StudyResults, command: str) -> Iterator[str]:

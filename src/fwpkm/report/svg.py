@@ -188,5 +188,6 @@ def _text(x: float | int, y: float | int, text: str, anchor: str, colour: str = 
 def _svg(width: int, height: int, parts: Sequence[str]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" font-family="sans-serif" font-size="12">{"".join(parts)}</svg>'
+        f'height="{height}" role="img" font-family="sans-serif" font-size="12">'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}</svg>'
     )

@@ -100,7 +100,7 @@ def _system(folder: Path, config: StudyConfig, wanted: StudySystem, target: int 
     label = wanted.label or first.recipe.title or first.recipe.name
     return System(
         label=label,
-        slug=re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "system",
+        slug=slug_of(label) or "system",
         config=wanted,
         model=first.model,
         parameters=count_parameters(first.model),
@@ -149,3 +149,8 @@ def _flat(table: object, path: str = "") -> Iterator[tuple[str, object]]:
             yield from _flat(value, f"{path}.{name}" if path else str(name))
     else:
         yield path, list(table) if isinstance(table, tuple) else table
+
+
+def slug_of(label: str) -> str:
+    """Return a name for files: what is neither a letter of ASCII nor a digit becomes a dash."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
