@@ -74,9 +74,13 @@ def memory_scan_(
     """Do what `memory_scan` does, editing `table` itself; not differentiable, for inference."""
     _check(table, rows, w, write_w, target, reads, writes)
     if runs_compiled(table) and table.is_contiguous():
-        return _compiled_scan_(table, rows, w, write_w, target, list(reads), list(writes))[0]
+        from fwpkm.ops.memory_scan import numba
+
+        return numba.scan_(table, rows, w, write_w, target, reads, writes)[0]
     if runs_triton(table) and table.is_contiguous():
-        return _triton_scan_(table, rows, w, write_w, target, list(reads), list(writes))
+        from fwpkm.ops.memory_scan import triton
+
+        return triton.scan_(table, rows, w, write_w, target, list(reads), list(writes))
     return scan_in_place(table, rows, w, write_w, target, make_chunks(rows, reads, writes))
 
 
@@ -129,17 +133,19 @@ def _memory_scan(
     num_rows = table.shape[0] if ids is None else ids.shape[0]
     new = large_empty((num_rows, table.shape[1]), table)
     if runs_compiled(table):
-        if ids is None:
-            new.copy_(table)
+        from fwpkm.ops.memory_scan import numba
+
         base = None if ids is None else table
-        v_hat, answer = _compiled_scan_(
-            new, rows, w, write_w, target, reads, writes, base, ids, aims, answers
-        )
+        if base is None:
+            new.copy_(table)
+        v_hat, answer = numba.scan_(new, rows, w, write_w, target, reads, writes, base, ids, aims, answers)
         return answer, new, v_hat.new_empty(0) if answers is None else v_hat
     aimed = _chosen(target, aims)
     if runs_triton(table):
+        from fwpkm.ops.memory_scan import triton
+
         _ = new.copy_(table) if ids is None else torch.index_select(table, 0, ids, out=new)
-        v_hat = _triton_scan_(new, rows, w, write_w, aimed, reads, writes)
+        v_hat = triton.scan_(new, rows, w, write_w, aimed, reads, writes)
     else:
         v_hat = scan_torch(new, table, rows, w, write_w, aimed, ids, reads, writes)
     return (v_hat, new, v_hat.new_empty(0)) if answers is None else (_chosen(v_hat, answers), new, v_hat)
@@ -152,38 +158,6 @@ def _chosen(x: Tensor, places: Tensor | None) -> Tensor:
 def _put_back(x: Tensor, places: Tensor | None, num_rows: int) -> Tensor:
     """Undo `_chosen`, with zeros for what was not chosen."""
     return x if places is None else x.new_zeros(num_rows, x.shape[1]).index_copy_(0, places, x)
-
-
-def _compiled_scan_(
-    table: Tensor,
-    rows: Tensor,
-    w: Tensor,
-    write_w: Tensor,
-    target: Tensor,
-    reads: list[int],
-    writes: list[int],
-    base: Tensor | None = None,
-    ids: Tensor | None = None,
-    aims: Tensor | None = None,
-    answers: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    from fwpkm.ops.memory_scan.numba import scan_
-
-    return scan_(table, rows, w, write_w, target, reads, writes, base, ids, aims, answers)
-
-
-def _triton_scan_(
-    table: Tensor,
-    rows: Tensor,
-    w: Tensor,
-    write_w: Tensor,
-    target: Tensor,
-    reads: list[int],
-    writes: list[int],
-) -> Tensor:
-    from fwpkm.ops.memory_scan.triton import scan_
-
-    return scan_(table, rows, w, write_w, target, reads, writes)
 
 
 @_memory_scan.register_fake
