@@ -1,5 +1,6 @@
 """fwpkm eval, as a user types it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,26 @@ def test_each_measurement_prints_a_table_and_writes_a_result(
     assert result.origin.name == "run"
     assert result.origin.text == "novel"
     assert result.origin.memory_layers == (0, 2)
+
+
+def test_a_log_hears_now_and_then_how_far_it_is(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [
+        "eval",
+        "needles",
+        checkpoint,
+        *OPTIONS["needles"],
+        "--batch-size",
+        "1",
+        "--out",
+        str(tmp_path / "a.json"),
+    ]
+    main(command)
+    assert "samples of a length" not in capsys.readouterr().err  # it took less than a minute
+    monkeypatch.setattr("fwpkm.cli.eval._SECONDS_BETWEEN_LINES", 0)
+    main(command)
+    assert re.findall(r"^1/2 samples of a length, \d+ s left$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_the_same_command_gives_the_same_numbers(checkpoint: str, tmp_path: Path) -> None:

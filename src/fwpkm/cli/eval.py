@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ from fwpkm.report.others import gate_table, perplexity_table, slot_table
 from fwpkm.report.page import write_report
 from fwpkm.report.table import Table
 
+_SECONDS_BETWEEN_LINES = 60
 _BATCH = "documents that are read side by side; changes no result"
 _FORM = "task: paper, single, multi_key, multi_value, multi_query"
 _HELP = {
@@ -148,7 +150,7 @@ def measured_needles(
 ) -> NeedleResult:
     """Measure needles in a text."""
     maker = NeedleMaker(settings.form, tokenizer, ProseHaystack(open_documents(text, tokenizer)))
-    cells = measure_needles(ModelReader(model), maker, settings, _progress("samples of a length"))
+    cells = measure_needles(ModelReader(model), maker, settings, _Progress("samples of a length"))
     return NeedleResult(origin=origin, settings=settings, cells=tuple(cells))
 
 
@@ -157,7 +159,7 @@ def measured_perplexity(
 ) -> PerplexityResult:
     """Measure perplexity on a text."""
     documents = open_documents(text, tokenizer)
-    bins, runs = measure_perplexity(model, tokenizer, documents, settings, _progress("runs"))
+    bins, runs = measure_perplexity(model, tokenizer, documents, settings, _Progress("runs"))
     return PerplexityResult(origin=origin, settings=settings, bins=bins, runs=runs)
 
 
@@ -202,7 +204,7 @@ def _continual(
     model: Decoder, tokenizer: Tokenizer, text: str, settings: ContinualSettings, origin: Origin
 ) -> ContinualResult:
     first, other = open_documents(text, tokenizer), open_documents(settings.other, tokenizer)
-    cells = measure_continual(model, first, other, settings, _progress("streams"))
+    cells = measure_continual(model, first, other, settings, _Progress("streams"))
     return ContinualResult(origin=origin, settings=settings, cells=cells)
 
 
@@ -221,12 +223,22 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _progress(what: str) -> Callable[[int, int], None] | None:
-    """Show how far it is on a terminal, and nothing where the output goes elsewhere."""
-    if not sys.stderr.isatty():
-        return None
+class _Progress:
+    """Shows how far it is: all the time on a terminal, elsewhere with a line a minute, so that logs stay short."""
 
-    def show(done: int, total: int) -> None:
-        print(f"\r{done}/{total} {what} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    def __init__(self, what: str) -> None:
+        self._what, self._live, self._done = what, sys.stderr.isatty(), 0
+        self._began = self._spoke = self._last = time.monotonic()
 
-    return show
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done <= self._done:  # the next length
+            self._began = self._last
+        self._done, self._last = done, now
+        if self._live:
+            end = "\n" if done == total else ""
+            print(f"\r{done}/{total} {self._what} ", end=end, file=sys.stderr, flush=True)
+        elif now - self._spoke >= _SECONDS_BETWEEN_LINES and done < total:
+            left = (now - self._began) / done * (total - done)
+            print(f"{done}/{total} {self._what}, {left:.0f} s left", file=sys.stderr, flush=True)
+            self._spoke = now
