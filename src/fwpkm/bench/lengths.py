@@ -50,12 +50,12 @@ def measure_lengths(
     """
     shape, where = find_shape(shape_name), torch.device(device)
     check_parity(device=where)
-    systems = list(SYSTEMS_BY_LENGTH) if systems is None else systems
-    unknown = [name for name in systems if name not in SYSTEMS_BY_LENGTH]
-    if problems := [unknown_name("system", name, SYSTEMS_BY_LENGTH) for name in unknown]:
+    known = SYSTEMS_BY_LENGTH
+    systems = list(known) if systems is None else systems
+    if problems := [unknown_name("system", name, known) for name in systems if name not in known]:
         raise ValueError("bench lengths: " + "; ".join(problems))
     for name in systems:
-        run = SYSTEMS_BY_LENGTH[name]
+        run = known[name]
         for length in lengths:
             row = {"system": name, "shape": shape_name, "streams": 1, "tokens": length, "dtype": dtype}
             try:

@@ -100,7 +100,8 @@ class FwPKM(MemoryFrame):
         super()._apply(fn, recurse)
         for name, old in exact.items():
             new = getattr(self, name)
-            dtype = torch.promote_types(new.dtype, torch.float32)
+            half = new.dtype in (torch.float16, torch.bfloat16)
+            dtype = torch.promote_types(old.dtype if half else new.dtype, torch.float32)
             if name == "initial_values":
                 dtype = self._row_dtype(dtype)
             if new.dtype != dtype:

@@ -8,17 +8,9 @@ from typing import Any
 
 from fwpkm.data.files import whole_file
 from fwpkm.report.page import figure, html_page
-from fwpkm.report.study_figures import (
-    Figure,
-    depth_figures,
-    loss_figures,
-    needle_figures,
-    perplexity_figures,
-    study_figures,
-)
+from fwpkm.report.study_figures import Figure, StudyFigures, draw_study
 from fwpkm.report.study_tables import (
     budget_table,
-    conditions_of,
     failure_table,
     needle_tables,
     perplexity_tables,
@@ -30,8 +22,9 @@ from fwpkm.study.results import MACHINE, Reading, StudyResults, SystemResults
 
 def write_study_report(path: Path, results: StudyResults, command: str) -> None:
     """Write the page of `make_study_page` to a file, whole or not at all, and its figures into `figures` beside it."""
-    _write(path, make_study_page(results, command))
-    for drawn in study_figures(results):
+    figures = draw_study(results)
+    _write(path, _page(results, figures, command))
+    for drawn in (*figures.training, *figures.needles, *figures.depths, *figures.perplexity):
         _write(path.parent / "figures" / f"{drawn.name}.svg", drawn.svg)
 
 
@@ -48,10 +41,14 @@ def make_study_page(results: StudyResults, command: str) -> str:
         results: What there is.
         command: The command line that made it.
     """
+    return _page(results, draw_study(results), command)
+
+
+def _page(results: StudyResults, figures: StudyFigures, command: str) -> str:
     title = results.plan.recipe.title or results.plan.recipe.name
     body = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(note)}</p>" for note in notes(results))]
-    body += [_wide(budget_table(results)), *_failures(results), *_losses(results)]
-    body += [*_needles(results), *_perplexity(results), *_origins(results, command)]
+    body += [_wide(budget_table(results)), *_failures(results), *_losses(figures)]
+    body += [*_needles(results, figures), *_perplexity(results, figures), *_origins(results, command)]
     return html_page(title, body)
 
 
@@ -74,26 +71,25 @@ def _failures(results: StudyResults) -> Iterator[str]:
         yield failure_table(results).to_html()
 
 
-def _losses(results: StudyResults) -> Iterator[str]:
-    if drawn := list(loss_figures(results)):
+def _losses(figures: StudyFigures) -> Iterator[str]:
+    if figures.training:
         yield "<h2>Training</h2>"
-        yield from map(_shown, drawn)
+        yield from map(_shown, figures.training)
 
 
-def _needles(results: StudyResults) -> Iterator[str]:
-    if not conditions_of(results):
-        return
-    yield "<h2>Needles in a haystack</h2>"
-    yield from map(_shown, needle_figures(results))
-    yield from map(_wide, needle_tables(results))
-    yield "<h2>Needles by depth</h2>"
-    yield from map(_shown, depth_figures(results))
+def _needles(results: StudyResults, figures: StudyFigures) -> Iterator[str]:
+    if figures.needles:
+        yield "<h2>Needles in a haystack</h2>"
+        yield from map(_shown, figures.needles)
+        yield from map(_wide, needle_tables(results))
+        yield "<h2>Needles by depth</h2>"
+        yield from map(_shown, figures.depths)
 
 
-def _perplexity(results: StudyResults) -> Iterator[str]:
-    if drawn := list(perplexity_figures(results)):
+def _perplexity(results: StudyResults, figures: StudyFigures) -> Iterator[str]:
+    if figures.perplexity:
         yield "<h2>Perplexity by position</h2>"
-        yield from map(_shown, drawn)
+        yield from map(_shown, figures.perplexity)
         yield from map(_wide, perplexity_tables(results))
 
 

@@ -25,13 +25,27 @@ class Figure:
     svg: str
 
 
-def study_figures(results: StudyResults) -> Iterator[Figure]:
-    """Draw all that there is."""
-    for draw in (loss_figures, needle_figures, depth_figures, perplexity_figures):
-        yield from draw(results)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFigures:
+    """All that there is to draw of a study."""
+
+    training: tuple[Figure, ...]
+    needles: tuple[Figure, ...]
+    depths: tuple[Figure, ...]
+    perplexity: tuple[Figure, ...]
 
 
-def loss_figures(results: StudyResults) -> Iterator[Figure]:
+def draw_study(results: StudyResults) -> StudyFigures:
+    """Draw it."""
+    return StudyFigures(
+        training=tuple(_losses(results)),
+        needles=tuple(_needles(results)),
+        depths=tuple(_depths(results)),
+        perplexity=tuple(_perplexity(results)),
+    )
+
+
+def _losses(results: StudyResults) -> Iterator[Figure]:
     """Draw the training losses of all systems."""
     if curves := [curve for own in results.systems if (curve := _loss_curve(own))]:
         yield Figure(
@@ -41,7 +55,7 @@ def loss_figures(results: StudyResults) -> Iterator[Figure]:
         )
 
 
-def needle_figures(results: StudyResults) -> Iterator[Figure]:
+def _needles(results: StudyResults) -> Iterator[Figure]:
     """Draw the shares of needle samples right by length, a figure for each way of asking."""
     for asked in conditions_of(results):
         yield Figure(
@@ -51,7 +65,7 @@ def needle_figures(results: StudyResults) -> Iterator[Figure]:
         )
 
 
-def depth_figures(results: StudyResults) -> Iterator[Figure]:
+def _depths(results: StudyResults) -> Iterator[Figure]:
     """Draw the same by length and depth, a heat map for each system and way of asking."""
     for reading in results.readings:
         for asked in reading.conditions():
@@ -63,7 +77,7 @@ def depth_figures(results: StudyResults) -> Iterator[Figure]:
             )
 
 
-def perplexity_figures(results: StudyResults) -> Iterator[Figure]:
+def _perplexity(results: StudyResults) -> Iterator[Figure]:
     """Draw costs of tokens by position, a figure for each mode of the memory."""
     for mode in modes_of(results):
         readings = [reading for reading in results.readings if mode in reading.perplexity]

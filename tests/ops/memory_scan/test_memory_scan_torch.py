@@ -210,5 +210,5 @@ def test_all_problems_are_reported_at_once():
 def test_a_row_that_is_not_there_is_refused(row):
     x = make_scan_inputs(0, reads=[3], writes=[2], num_rows=6)
     x.rows[1, 0] = row
-    with pytest.raises((IndexError, RuntimeError), match=r"rows must be in \[0, |idx"):
+    with pytest.raises((IndexError, RuntimeError), match=r"rows must be in \[0, R\)|idx"):
         memory_scan(**x.__dict__)

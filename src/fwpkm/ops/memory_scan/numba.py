@@ -33,12 +33,14 @@ def scan_(
         What all tokens read, and what is asked for of it: the same tensor if all is.
     """
     v_hat = table.new_empty(rows.shape[0], table.shape[1])
-    answer = v_hat if answers is None else table.new_empty(answers.shape[0], table.shape[1])
-    _check_places("rows", rows, table.shape[0])
-    V, row, out, w_all, a_all, all_aims = (array_of(x) for x in (table, rows, v_hat, w, write_w, target))
-    asked, places, aim = array_of(answer), _places(answers, len(row)), _aims(aims, target, sum(writes))
     if answers is None:
-        places[:] = -1  # it is there already
+        answer, places = v_hat, np.full(rows.shape[0], -1)  # nothing is to be put elsewhere
+    else:
+        answer = table.new_empty(answers.shape[0], table.shape[1])
+        places = _places(answers, rows.shape[0])
+    _check_places("rows", rows, "R", table.shape[0])
+    V, row, out, w_all, a_all, targets = (array_of(x) for x in (table, rows, v_hat, w, write_w, target))
+    asked, aim = array_of(answer), _aims(aims, target, sum(writes))
     source, of_row = (V, row[:0, 0]) if base is None or ids is None else (array_of(base), array_of(ids))
     seen = np.full(V.shape[0], base is None)
     fresh = np.zeros((max(reads, default=0), row.shape[1]), dtype=np.bool_)
@@ -47,9 +49,9 @@ def scan_(
         if base is not None:
             loops.fetch_shared(V, source, of_row, row[r], seen, *chunk.groups, chunk.num_shared)
             loops.note_seen(row[r], chunk.alone, seen, fresh)
-        args = (V, source, of_row, row[r], w_all[r], a_all[t], all_aims, aim[t], chunk.alone, fresh, out[r])
+        args = (V, source, of_row, row[r], w_all[r], a_all[t], targets, aim[t], chunk.alone, fresh, out[r])
         run_spans(loops.read_and_write, chunk.tokens, *args, places[r], asked)
-        given = (V, row[r], V.dtype.type(1), a_all[t], out[r], all_aims, aim[t])
+        given = (V, row[r], V.dtype.type(1), a_all[t], out[r], targets, aim[t])
         run_spans(loops.write_shared, chunk.shared, *given, *chunk.groups)
     if base is not None:
         loops.fetch_rows(V, source, of_row, ~seen)
@@ -94,7 +96,7 @@ def scan_back(
     d_target = torch.empty_like(target)
     final, back, grad, row, w_all, a_all = (array_of(x) for x in (table, V, G, rows, w, write_w))
     got, d_got, d_w, d_a, d_aim = (array_of(x) for x in (v_hat, d_answer, dw, d_write, d_target))
-    all_aims, places, aim = array_of(target), _places(answers, len(row)), _aims(aims, target, sum(writes))
+    targets, places, aim = array_of(target), _places(answers, len(row)), _aims(aims, target, sum(writes))
     no_aim = np.ones(len(d_aim), dtype=np.bool_)
     no_aim[aim] = False
     d_aim[no_aim] = 0
@@ -107,7 +109,7 @@ def scan_back(
         r, t = chunk.read, chunk.written
         loops.look_around(row[r], chunk.number, first_chunk, last_chunk, later, earlier)
         loops.bring_shared(final, back, grad, row[r], later, has_gradient, *chunk.groups, chunk.num_shared)
-        written = (a_all[t], got[r], all_aims, aim[t])
+        written = (a_all[t], got[r], targets, aim[t])
         minus = final.dtype.type(-1)
         run_spans(loops.write_shared, chunk.shared, back, row[r], minus, *written, *chunk.groups)
         given = (final, back, grad, row[r], w_all[r], *written, d_got, places[r], chunk.alone)
@@ -164,7 +166,7 @@ def _places(answers: Tensor | None, num_tokens: int) -> np.ndarray:
     """Return where among the answers each token's lies, -1 where it was not asked for."""
     if answers is None:
         return np.arange(num_tokens)
-    _check_places("answers", answers, num_tokens)
+    _check_places("answers", answers, "Tr", num_tokens)
     places = np.full(num_tokens, -1)
     places[array_of(answers)] = np.arange(answers.shape[0])
     return places
@@ -174,14 +176,16 @@ def _aims(aims: Tensor | None, target: Tensor, num_written: int) -> np.ndarray:
     """Return which row of `target` each written token aims at."""
     if aims is None:
         return np.arange(num_written)
-    _check_places("aims", aims, target.shape[0])
+    _check_places("aims", aims, "Tt", target.shape[0])
     return array_of(aims)
 
 
-def _check_places(name: str, places: Tensor, size: int) -> None:
+def _check_places(name: str, places: Tensor, stop: str, size: int) -> None:
     """Compiled loops look up what they are told to: a place that is not there must not reach them."""
     if not places.numel():
         return
     least, most = (int(x) for x in places.aminmax())
     if least < 0 or most >= size:
-        raise IndexError(f"memory_scan: {name} must be in [0, {size}), got {least} to {most}")
+        raise IndexError(
+            f"memory_scan: {name} must be in [0, {stop}), got {least} to {most} with {stop}={size}"
+        )

@@ -203,8 +203,7 @@ def _memory_scan_backward(
         return _compiled_backward(*given, target, v_hat, aims, answers, d_answer, *how)
     d_v_hat, aimed = _put_back(d_answer, answers, v_hat.shape[0]), _chosen(target, aims)
     back = _triton_backward if runs_triton(table) else scan_back_torch
-    *grads, d_aimed = back(*given, aimed, v_hat, d_v_hat, *how)
-    d_old, dw, d_write = grads
+    d_old, dw, d_write, d_aimed = back(*given, aimed, v_hat, d_v_hat, *how)
     return d_old, dw, d_write, _put_back(d_aimed, aims, target.shape[0])
 
 
