@@ -27,6 +27,10 @@ class Ceilings:
     bytes: float
     """Read and written by a copy far larger than the caches."""
 
+    def seconds(self, work: Work) -> float:
+        """Return how long `work` takes at these speeds, one after the other."""
+        return work.flops / self.flops + work.bytes / self.bytes
+
     @classmethod
     def measure(cls, device: torch.device | str = "cpu", *, streams: int = 1) -> "Ceilings":
         """Measure both on `device`, a CPU with its present number of threads, for so many streams at once."""
