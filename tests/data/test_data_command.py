@@ -18,14 +18,15 @@ def text(tmp_path: Path) -> Path:
 
 
 def test_build_info_and_verify_say_what_there_is(
-    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fwpkm.cli.progress.SECONDS_BETWEEN_LINES", 0)
     out = str(tmp_path / "out")
     assert main(["data", "build", str(text), "--out", out, "--held-out", "0.3", "--licence", "CC0-1.0"]) == 0
     built = capsys.readouterr()
     assert "tokens of 'bytes' (259 ids" in built.out
     assert "licence: CC0-1.0" in built.out
-    assert "1/1 units" in built.err
+    assert "0/1 units, 0 tokens, 0 documents\n" in built.err
     assert main(["data", "info", out]) == 0
     assert capsys.readouterr().out == built.out
     assert main(["data", "verify", out]) == 0

@@ -68,9 +68,9 @@ def test_a_log_hears_now_and_then_how_far_it_is(
     ]
     main(command)
     assert "samples of a length" not in capsys.readouterr().err  # it took less than a minute
-    monkeypatch.setattr("fwpkm.cli.eval._SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr("fwpkm.cli.progress.SECONDS_BETWEEN_LINES", 0)
     main(command)
-    assert re.findall(r"^1/2 samples of a length, \d+ s left$", capsys.readouterr().err, re.MULTILINE)
+    assert re.findall(r"^1/2 samples of a length$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_the_same_command_gives_the_same_numbers(checkpoint: str, tmp_path: Path) -> None:

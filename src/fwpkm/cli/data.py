@@ -2,17 +2,16 @@
 
 import argparse
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
+from fwpkm.cli.progress import ProgressLine
 from fwpkm.data.get import COLLECTIONS, get_collection
 from fwpkm.data.shards import BuildOptions, Progress, TokenCorpus, build_corpus, open_corpus, verify_corpus
 from fwpkm.data.shards.manifest import SPLITS
 from fwpkm.data.shards.pieces import plan_units
 from fwpkm.data.shards.read import read_piece
 from fwpkm.data.tokenizer import load_tokenizer, train_bpe
-
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +101,12 @@ def _build(options: argparse.Namespace) -> int:
         licence=options.licence,
     )
     corpus = build_corpus(
-        options.inputs, options.out, tokenizer, wanted, workers=options.workers, progress=_ProgressLine()
+        options.inputs,
+        options.out,
+        tokenizer,
+        wanted,
+        workers=options.workers,
+        progress=partial(_show, ProgressLine("units")),
     )
     print(_describe(corpus))
     return 0
@@ -148,24 +152,6 @@ def _describe(corpus: TokenCorpus) -> str:
     return "\n".join([*lines, *(f"  licence: {licence}; origin: {origin}" for licence, origin in terms)])
 
 
-class _ProgressLine:
-    """A line now and then that says how far a build is."""
-
-    def __init__(self) -> None:
-        self._began = self._spoke = time.monotonic()
-        self._first: int | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        self._first = progress.done_units if self._first is None else self._first
-        if now - self._spoke < _SECONDS_BETWEEN_LINES and progress.done_units < progress.num_units:
-            return
-        self._spoke = now
-        done = progress.done_units - self._first
-        left = (now - self._began) / done * (progress.num_units - progress.done_units) if done else None
-        print(
-            f"{progress.done_units}/{progress.num_units} units, {progress.num_tokens:,} tokens, "
-            f"{progress.num_documents:,} documents" + (f", {left:.0f} s left" if left is not None else ""),
-            file=sys.stderr,
-            flush=True,
-        )
+def _show(line: ProgressLine, progress: Progress) -> None:
+    more = f", {progress.num_tokens:,} tokens, {progress.num_documents:,} documents"
+    line(progress.done_units, progress.num_units, more=more)

@@ -1,13 +1,12 @@
 """Measure a trained model: needles, perplexity, gates, slots, continual; and make a page of what was measured."""
 
 import argparse
-import sys
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fwpkm.cli.progress import ProgressLine
 from fwpkm.cli.session_options import CHECKPOINT_HELP, load_reader
 from fwpkm.cli.settings_options import add_settings, settings_of
 from fwpkm.data.haystack import ProseHaystack
@@ -30,7 +29,6 @@ from fwpkm.report.others import gate_table, perplexity_table, slot_table
 from fwpkm.report.page import write_report
 from fwpkm.report.table import Table
 
-_SECONDS_BETWEEN_LINES = 60
 _BATCH = "documents that are read side by side; changes no result"
 _FORM = "task: paper, single, multi_key, multi_value, multi_query"
 _HELP = {
@@ -150,7 +148,7 @@ def measured_needles(
 ) -> NeedleResult:
     """Measure needles in a text."""
     maker = NeedleMaker(settings.form, tokenizer, ProseHaystack(open_documents(text, tokenizer)))
-    cells = measure_needles(ModelReader(model), maker, settings, _Progress("samples of a length"))
+    cells = measure_needles(ModelReader(model), maker, settings, ProgressLine("samples of a length"))
     return NeedleResult(origin=origin, settings=settings, cells=tuple(cells))
 
 
@@ -159,7 +157,7 @@ def measured_perplexity(
 ) -> PerplexityResult:
     """Measure perplexity on a text."""
     documents = open_documents(text, tokenizer)
-    bins, runs = measure_perplexity(model, tokenizer, documents, settings, _Progress("runs"))
+    bins, runs = measure_perplexity(model, tokenizer, documents, settings, ProgressLine("runs"))
     return PerplexityResult(origin=origin, settings=settings, bins=bins, runs=runs)
 
 
@@ -204,7 +202,7 @@ def _continual(
     model: Decoder, tokenizer: Tokenizer, text: str, settings: ContinualSettings, origin: Origin
 ) -> ContinualResult:
     first, other = open_documents(text, tokenizer), open_documents(settings.other, tokenizer)
-    cells = measure_continual(model, first, other, settings, _Progress("streams"))
+    cells = measure_continual(model, first, other, settings, ProgressLine("streams"))
     return ContinualResult(origin=origin, settings=settings, cells=cells)
 
 
@@ -221,24 +219,3 @@ def _report(options: argparse.Namespace) -> int:
     write_report(options.out, [load_result(path) for path in options.results], title=options.title)
     print(options.out)
     return 0
-
-
-class _Progress:
-    """Shows how far it is: all the time on a terminal, elsewhere with a line a minute, so that logs stay short."""
-
-    def __init__(self, what: str) -> None:
-        self._what, self._live, self._done = what, sys.stderr.isatty(), 0
-        self._began = self._spoke = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done <= self._done:  # the next length
-            self._began = self._last
-        self._done, self._last = done, now
-        if self._live:
-            end = "\n" if done == total else ""
-            print(f"\r{done}/{total} {self._what} ", end=end, file=sys.stderr, flush=True)
-        elif now - self._spoke >= _SECONDS_BETWEEN_LINES and done < total:
-            left = (now - self._began) / done * (total - done)
-            print(f"{done}/{total} {self._what}, {left:.0f} s left", file=sys.stderr, flush=True)
-            self._spoke = now

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fwpkm.cli.session_options import CHECKPOINT_HELP, ProgressLine, check_out, load_reader, text_of
+from fwpkm.cli.progress import ProgressLine
+from fwpkm.cli.session_options import CHECKPOINT_HELP, check_out, load_reader, text_of
 from fwpkm.data.extra import need
 from fwpkm.inspect.data import page_data
 from fwpkm.inspect.guard import LOOPBACK
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         times=options.times,
         piece=options.piece,
         most_tokens=options.most_tokens,
-        progress=ProgressLine(options.document),
+        progress=ProgressLine("tokens", what=options.document),
     )
     answers = _answers(inspection, options)
     return _serve(inspection, answers, options) if options.serve else _write(inspection, answers, options)

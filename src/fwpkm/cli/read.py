@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from fwpkm.cli.session_options import CHECKPOINT_HELP, ProgressLine, check_out, load_reader, text_of
+from fwpkm.cli.progress import ProgressLine
+from fwpkm.cli.session_options import CHECKPOINT_HELP, check_out, load_reader, text_of
 from fwpkm.memory.quantise import ROW_FORMATS
 from fwpkm.models.shipped import checkpoint_names, find_checkpoint
 from fwpkm.sessions.session import MemorySession
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     if options.memory is not None:
         session.rollback(to=MemorySession.load(options.memory, model, tokenizer).mark())
     for name, text in texts.items():
-        session.read(text, times=options.times, name=name, progress=ProgressLine(name))
+        session.read(text, times=options.times, name=name, progress=ProgressLine("tokens", what=name))
     report = session.save(options.out, rows=options.rows, checkpoint=_lasting_name(options.checkpoint))
     print(
         f"{options.out}: {session.tokens_seen} tokens, {report.num_rows} rows, {report.num_bytes / 2**20:.1f} MiB, "

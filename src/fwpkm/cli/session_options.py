@@ -1,7 +1,6 @@
-"""What commands that hold a session have in common: finding the model, and showing progress."""
+"""What commands that hold a session have in common: finding the model and its texts."""
 
 import sys
-import time
 from pathlib import Path
 
 from fwpkm.data.tokenizer import Tokenizer, load_tokenizer
@@ -69,26 +68,3 @@ def check_out(path: str) -> None:
         raise ValueError(f"--out: its folder must exist, got {path}; make it first")
     if Path(path).is_dir():
         raise ValueError(f"--out: must be a file, got the folder {path}")
-
-
-class ProgressLine:
-    """Shows on the terminal how far a reading is, and nothing where the output goes elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        self._what, self._start = what, time.monotonic()
-        self._live = sys.stderr.isatty()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show `done` of `total` tokens."""
-        if not self._live:
-            return
-        filled = 30 * done // max(total, 1)
-        rate = done / max(time.monotonic() - self._start, 1e-9)
-        bar = "=" * filled + " " * (30 - filled)
-        end = "\n" if done >= total else ""
-        print(
-            f"\r{self._what} [{bar}] {done}/{total} tokens, {rate:.0f}/s",
-            end=end,
-            file=sys.stderr,
-            flush=True,
-        )
