@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fwpkm.cli.info import describe
 from fwpkm.cli.main import main
 from fwpkm.layers.fwpkm import FwPKM
+from fwpkm.models.base_config import BaseConfig
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.count import count_numbers, state_bytes
 from fwpkm.models.decoder import Decoder
@@ -223,12 +224,10 @@ def test_paper_sizes_have_the_paper_s_tables():
     assert facts["layers"][6] == "gated_delta_net + pkm"
 
 
-_DECODERS = [
-    name for name in recipe_names() if not name.startswith(("paper/ablation", "retrofit/", "study/"))
-]
+_RECIPES = [name for name in recipe_names() if not name.startswith(("paper/ablation", "study/"))]
 
 
-@pytest.mark.parametrize("name", _DECODERS)
+@pytest.mark.parametrize("name", _RECIPES)
 def test_totals_are_the_sums_of_all_parts(name):
     facts = describe(read_recipe(name), [100, 1000])
     for kind in ("slow", "table", "fast"):
@@ -236,6 +235,22 @@ def test_totals_are_the_sums_of_all_parts(name):
         assert facts["numbers"]["total"][kind] == sum(parts)
     for counts in (*facts["state_bytes"].values(), *facts["flops_per_token"].values()):
         assert counts["total"] == sum(n for part, n in counts.items() if part != "total") > 0
+
+
+def test_of_a_base_its_memories_are_counted():
+    decoder = meta_decoder(make_system("sliding_fwpkm"))  # has two
+    assert decoder.config.fwpkm is not None
+    base = BaseConfig(path="nowhere", layers=(1, 4), memory=decoder.config.fwpkm)
+    assert count_numbers(base) == {FWPKM: count_numbers(decoder)[FWPKM]}
+    assert state_bytes(base, 31) == {FWPKM: state_bytes(decoder, 31)[FWPKM]}
+    assert forward_flops(base, 31) == {FWPKM: forward_flops(decoder, 31)[FWPKM]}
+
+
+def test_a_base_s_recipe_says_what_is_not_counted(capsys):
+    assert main(["info", "retrofit/smollm2", "--tokens", "512"]) == 0
+    page = capsys.readouterr().out
+    assert "layer 18  FwPKM before the base's layer" in page
+    assert "memories add to the base, which is not counted" in page
 
 
 def test_the_command_prints_tables_and_json(capsys):

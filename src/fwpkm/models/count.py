@@ -14,6 +14,7 @@ from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.gated_delta_net import GatedDeltaNet
 from fwpkm.layers.lact import LaCT
 from fwpkm.layers.pkm import ProductKeyMemory
+from fwpkm.models.base_config import BaseConfig
 from fwpkm.models.decoder import Decoder
 from fwpkm.models.parts import PARTS, parts_of
 from fwpkm.ops.core.schedule import Chunking, count_written
@@ -46,15 +47,17 @@ class Numbers:
         return self.slow + self.table
 
 
-def count_numbers(model: Decoder) -> dict[str, Numbers]:
-    """Count the numbers of every part that the decoder has; tied weights count once."""
+def count_numbers(model: Decoder | BaseConfig) -> dict[str, Numbers]:
+    """Count the numbers of every part that the decoder has; tied weights count once. Of a base, its memories alone."""
     found: dict[str, Numbers] = {}
     for part, module in parts_of(model):
         found[part] = found.get(part, Numbers()) + _numbers_of(module)
     return {part: found[part] for part in PARTS if part in found}
 
 
-def state_bytes(model: Decoder, tokens: int, *, dtype: torch.dtype = torch.float32) -> dict[str, int]:
+def state_bytes(
+    model: Decoder | BaseConfig, tokens: int, *, dtype: torch.dtype = torch.float32
+) -> dict[str, int]:
     """Count the bytes of one stream's state after `tokens` tokens, part by part.
 
     Attention holds the keys and values that it still sees, so full attention grows for ever; recurrences and fast
@@ -63,7 +66,7 @@ def state_bytes(model: Decoder, tokens: int, *, dtype: torch.dtype = torch.float
     last chunk that is not yet full waits. Spare room, and what states share with the model, are not counted.
 
     Args:
-        model: The decoder; one on the meta device will do.
+        model: The decoder; one on the meta device will do. Of a base, its memories are counted.
         tokens: Tokens that the stream has seen.
         dtype: Of the hidden states.
 

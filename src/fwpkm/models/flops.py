@@ -12,6 +12,7 @@ from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.gated_delta_net import GatedDeltaNet
 from fwpkm.layers.lact import LaCT
 from fwpkm.layers.pkm import ProductKeyMemory
+from fwpkm.models.base_config import BaseConfig
 from fwpkm.models.decoder import Decoder
 from fwpkm.models.parts import HEAD, PARTS, parts_of
 from fwpkm.ops.lact.torch import NEWTON_SCHULZ
@@ -19,7 +20,7 @@ from fwpkm.ops.lact.torch import NEWTON_SCHULZ
 Number = int | float
 
 
-def forward_flops(model: Decoder, tokens: int) -> dict[str, float]:
+def forward_flops(model: Decoder | BaseConfig, tokens: int) -> dict[str, float]:
     r"""Count the floating-point operations of the forward pass over one stream, as a mean per token.
 
     Products and their sums count, two operations each; what is done number by number (norms, gates, softmax, rotary
@@ -40,7 +41,7 @@ def forward_flops(model: Decoder, tokens: int) -> dict[str, float]:
     rule do, and a FwPKM answers `lookahead` tokens of every chunk twice.
 
     Args:
-        model: The decoder; one on the meta device will do.
+        model: The decoder; one on the meta device will do. Of a base, its memories are counted.
         tokens: T, at least 1.
 
     Raises:
@@ -51,7 +52,8 @@ def forward_flops(model: Decoder, tokens: int) -> dict[str, float]:
     found: dict[str, float] = dict.fromkeys((part for part, _ in parts_of(model)), 0.0)
     for part, module in parts_of(model):
         found[part] += sum(_own_flops(child, tokens) for child in module.modules())
-    found[HEAD] = 2.0 * model.head_weight.numel()
+    if isinstance(model, Decoder):
+        found[HEAD] = 2.0 * model.head_weight.numel()
     return {part: found[part] for part in PARTS if found.get(part)}
 
 

@@ -10,6 +10,7 @@ from fwpkm.layers.attention import Attention
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.gated_delta_net import GatedDeltaNet
 from fwpkm.layers.pkm import ProductKeyMemory
+from fwpkm.models.base_config import BaseConfig
 from fwpkm.models.block import Block
 from fwpkm.models.config import DecoderConfig, MixerKind
 from fwpkm.models.decoder import Decoder
@@ -27,8 +28,16 @@ def meta_decoder(config: DecoderConfig) -> Decoder:
         return Decoder(config)
 
 
-def parts_of(model: Decoder) -> Iterator[tuple[str, nn.Module]]:
-    """Walk through the modules that make up a decoder, each with its part's name; no two overlap."""
+def parts_of(model: Decoder | BaseConfig) -> Iterator[tuple[str, nn.Module]]:
+    """Walk through the modules that make up a decoder, each with its part's name; no two overlap.
+
+    Of an existing model that is given memories, these are walked through alone, and have no numbers.
+    """
+    if isinstance(model, BaseConfig):
+        for _ in model.layers:
+            with torch.device("meta"):
+                yield FWPKM, FwPKM(model.memory)
+        return
     yield EMBEDDING, model.embed
     for block in model.blocks:
         assert isinstance(block, Block)
