@@ -244,6 +244,9 @@ def test_of_a_base_its_memories_are_counted():
     assert count_numbers(base) == {FWPKM: count_numbers(decoder)[FWPKM]}
     assert state_bytes(base, 31) == {FWPKM: state_bytes(decoder, 31)[FWPKM]}
     assert forward_flops(base, 31) == {FWPKM: forward_flops(decoder, 31)[FWPKM]}
+    for _, memory in parts_of(base):
+        assert next(memory.parameters()).is_meta
+        assert not torch.empty(0).is_meta  # whoever walks through them is left alone
 
 
 def test_a_base_s_recipe_says_what_is_not_counted(capsys):

@@ -34,9 +34,9 @@ def parts_of(model: Decoder | BaseConfig) -> Iterator[tuple[str, nn.Module]]:
     Of an existing model that is given memories, these are walked through alone, and have no numbers.
     """
     if isinstance(model, BaseConfig):
-        for _ in model.layers:
-            with torch.device("meta"):
-                yield FWPKM, FwPKM(model.memory)
+        with torch.device("meta"):
+            memories = [FwPKM(model.memory) for _ in model.layers]
+        yield from ((FWPKM, memory) for memory in memories)
         return
     yield EMBEDDING, model.embed
     for block in model.blocks:
