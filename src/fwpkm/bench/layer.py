@@ -77,10 +77,10 @@ def _beside_ceilings(
     inputs = core_inputs(layer.config, 1, tokens)
     work = core_work(layer.config.core, layer, tokens)
     measured, seconds, shares = list[Ceilings](), list[float](), list[float]()
+    warmup, own_runs = 3, max(1, runs // rounds)
     for _ in range(rounds):
         measured.append(Ceilings.measure())
-        timed(lambda: train_step(layer, inputs), runs=1, warmup=2)
-        own = [seconds_of(lambda: train_step(layer, inputs)) for _ in range(max(1, runs // rounds))]
+        own = [seconds_of(lambda: train_step(layer, inputs)) for _ in range(warmup + own_runs)][warmup:]
         seconds += own
         shares.append(statistics.median(own) / measured[-1].seconds(work))
     middle = Ceilings(
