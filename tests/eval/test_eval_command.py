@@ -61,6 +61,8 @@ def test_a_log_hears_now_and_then_how_far_it_is(
         "needles",
         checkpoint,
         *OPTIONS["needles"],
+        "--samples",
+        "3",
         "--batch-size",
         "1",
         "--out",
@@ -70,7 +72,9 @@ def test_a_log_hears_now_and_then_how_far_it_is(
     assert "samples of a length" not in capsys.readouterr().err  # it took less than a minute
     monkeypatch.setattr("fwpkm.cli.progress.SECONDS_BETWEEN_LINES", 0)
     main(command)
-    assert re.findall(r"^1/2 samples of a length$", capsys.readouterr().err, re.MULTILINE)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "1/3 samples of a length"
+    assert re.fullmatch(r"2/3 samples of a length(, [\d,]+/s)?, \d+ s left", second)
 
 
 def test_the_same_command_gives_the_same_numbers(checkpoint: str, tmp_path: Path) -> None:
