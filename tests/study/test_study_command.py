@@ -90,12 +90,24 @@ def test_a_half_finished_training_goes_on_where_it_was(study: Path) -> None:
     assert [line["step"] for line in before] == [1, 2]
     shutil.rmtree(run_folder / "model")
     shutil.rmtree(run_folder / "checkpoints/step-00000002")
+    (study / "out" / NEEDLES).unlink()
     assert run(study) == 1
     after = steps_of(study)
     assert after[0] == before[0]
     assert after[1]["loss"] == before[1]["loss"]
     assert after[1]["seconds"] != before[1]["seconds"]
     assert (run_folder / "model").is_dir()
+
+
+def test_models_whose_work_is_done_may_be_deleted(study: Path) -> None:
+    finished = read_json(study / "out/study.json")["systems"]
+    shutil.rmtree(study / "out/memory/seed-0/run/model")
+    assert run(study) == 1
+    assert not (study / "out/memory/seed-0/run/model").exists()
+    assert read_json(study / "out/study.json")["systems"] == finished
+    shutil.rmtree(study / "out/memory/seed-0/run")
+    assert run(study, "--set", "study.needles.lengths=[300, 320]") == 1
+    assert (study / "out/memory/seed-0/run/model").exists()
 
 
 def test_only_what_is_missing_or_of_other_settings_is_measured(study: Path) -> None:

@@ -33,8 +33,8 @@ class Training:
         return self.finished and not all(map(isfinite, ends))
 
 
-def read_training(folder: Path, seed: int) -> Training | None:
-    """Read how a training went, so far as it went; None if it has not taken a step."""
+def read_training(folder: Path, seed: int, *, finished: bool) -> Training | None:
+    """Read how a training went, so far as it went; None if it has not taken a step, or its log is not there."""
     run = RunFolder(folder)
     steps, validated = run.read_metrics("train"), run.read_metrics("validation")
     if not steps:
@@ -42,7 +42,7 @@ def read_training(folder: Path, seed: int) -> Training | None:
     last = steps[-1]
     return Training(
         seed=seed,
-        finished=run.model.is_dir(),
+        finished=finished,
         steps=last["step"],
         tokens=last["tokens"],
         seconds=last["seconds"],

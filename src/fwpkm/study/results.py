@@ -137,13 +137,16 @@ def read_study(plan: Plan, out: Path) -> StudyResults:
 
 def _system(system: System, out: Path, tasks: Sequence[Task], found: Mapping[Path, object]) -> SystemResults:
     own = [task for task in tasks if task.system == system.label]
-    folders = [seed_folder(out, system, seed) / "run" for seed, _ in system.runs]
-    known = [read_training(folder, seed) for folder, (seed, _) in zip(folders, system.runs, strict=True)]
+    states = {task.seed: task.state for task in own if task.settings is None}
+    known = [
+        read_training(seed_folder(out, system, seed) / "run", seed, finished=state == "done")
+        for seed, state in states.items()
+    ]
     trainings = tuple(training for training in known if training is not None)
     diverged = {training.seed for training in trainings if training.diverged}
     return SystemResults(
         system=system,
-        states=tuple("diverged" if t.seed in diverged else t.state for t in own if t.settings is None),
+        states=tuple("diverged" if seed in diverged else state for seed, state in states.items()),
         trainings=trainings,
         readings=tuple(_reading(system, positions, own, found) for positions in system.config.positions),
     )

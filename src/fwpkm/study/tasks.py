@@ -41,6 +41,8 @@ class Task:
     """What the system is called as it is measured."""
     needs: Path | None = None
     """What another task must have left before this one can begin."""
+    serves: tuple["Task", ...] = ()
+    """The tasks that need what this one leaves."""
 
     @property
     def command(self) -> str:
@@ -73,9 +75,10 @@ class Task:
         return str(read_json(self.failure)["reason"])
 
     def is_done(self) -> bool:
-        """Whether its result is there, whole, and of these settings."""
+        """Whether its result is there, whole, and of these settings; or, of a training, all that it was for."""
         if self.settings is None:
-            return self.result.is_dir()
+            served = bool(self.serves) and all(task.is_done() for task in self.serves)
+            return self.result.is_dir() or served
         if not self.result.exists():
             return False
         try:
@@ -124,20 +127,25 @@ def seed_folder(out: Path, system: System, seed: int) -> Path:
     return out / system.slug / f"seed-{seed}"
 
 
-def _system_tasks(config: StudyConfig, system: System, i: int, out: Path) -> Iterator[Task]:
+def _system_tasks(config: StudyConfig, system: System, i: int, out: Path) -> list[Task]:
+    """List one training, and then what is measured of its model."""
     seed = system.runs[i][0]
     folder = seed_folder(out, system, seed)
+    measured = [
+        _measurement(config, system, seed, folder, positions, name, title, settings)
+        for positions in system.config.positions
+        for name, title, settings in _measurements(config, system)
+    ]
     run = folder / "run"
-    yield Task(
+    training = Task(
         system=system.label,
         seed=seed,
         title="train",
         arguments=("train", str(folder / "recipe.toml"), "--out", str(run), "--resume"),
         result=run / "model",
+        serves=tuple(measured),
     )
-    for positions in system.config.positions:
-        for name, title, settings in _measurements(config, system):
-            yield _measurement(config, system, seed, folder, positions, name, title, settings)
+    return [training, *measured]
 
 
 def _measurements(config: StudyConfig, system: System) -> Iterator[tuple[str, str, Settings]]:
