@@ -101,13 +101,20 @@ def test_a_half_finished_training_goes_on_where_it_was(study: Path) -> None:
 
 def test_models_whose_work_is_done_may_be_deleted(study: Path) -> None:
     finished = read_json(study / "out/study.json")["systems"]
-    shutil.rmtree(study / "out/memory/seed-0/run/model")
-    assert run(study) == 1
-    assert not (study / "out/memory/seed-0/run/model").exists()
-    assert read_json(study / "out/study.json")["systems"] == finished
-    shutil.rmtree(study / "out/memory/seed-0/run")
+    for gone in ("run/model", "run"):
+        shutil.rmtree(study / "out/memory/seed-0" / gone)
+        assert run(study) == 1
+        assert not (study / "out/memory/seed-0" / gone).exists()
+        assert read_json(study / "out/study.json")["systems"] == finished
     assert run(study, "--set", "study.needles.lengths=[300, 320]") == 1
     assert (study / "out/memory/seed-0/run/model").exists()
+
+
+def test_what_is_kept_of_a_training_is_said_to_be_damaged(study: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.rmtree(study / "out/memory/seed-0/run")
+    (study / "out/memory/seed-0/training.json").write_text('{"steps": 1}')
+    assert run(study, "--report-only") == 2
+    assert "memory/seed-0/training.json: Training: " in capsys.readouterr().err
 
 
 def test_only_what_is_missing_or_of_other_settings_is_measured(study: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_json_file_holds_every_seed(results: StudyResults) -> None:
 
 def test_curves_average_steps_that_lie_together(tmp_path: Path) -> None:
     write_training(tmp_path / "run", 0)
-    training = read_training(tmp_path / "run", 0, finished=True)
+    training = read_training(tmp_path, 0, finished=True)
     assert training is not None
     assert training.losses == {320: 4.0, 640: 2.0, 960: 4 / 3, 1280: 1.0}
     lines = [
@@ -118,7 +118,7 @@ def test_curves_average_steps_that_lie_together(tmp_path: Path) -> None:
         for i in range(1, 24)
     ]
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert read_training(tmp_path / "run", 0, finished=True).losses == {1001: 12.0}
+    assert read_training(tmp_path, 0, finished=True).losses == {1001: 12.0}
 
 
 def test_the_spread_of_one_seed_is_not_known() -> None:

@@ -12,6 +12,7 @@ from fwpkm.recipe import read_recipe
 from fwpkm.report.study import study_json, write_study_report
 from fwpkm.report.study_tables import budget_table, failure_table, needle_tables, perplexity_tables
 from fwpkm.report.table import Table
+from fwpkm.study.curves import keep_training
 from fwpkm.study.plan import Plan, differences, make_plan
 from fwpkm.study.results import StudyResults, read_study
 from fwpkm.study.tasks import Task, make_tasks, seed_folder, select_tasks
@@ -115,6 +116,7 @@ def command_of(options: argparse.Namespace) -> str:
 def _report(plan: Plan, out: Path, command: str) -> int:
     results = read_study(plan, out)
     out.mkdir(parents=True, exist_ok=True)
+    keep_trainings(results, out)
     write_json(out / "study.json", study_json(results, command))
     write_study_report(out / "report.html", results, command)
     print("\n\n".join(table.to_text() for table in _tables(results)))
@@ -125,6 +127,14 @@ def _report(plan: Plan, out: Path, command: str) -> int:
 def _tables(results: StudyResults) -> list[Table]:
     tables = [budget_table(results), *needle_tables(results), *perplexity_tables(results)]
     return [*tables, failure_table(results)] if results.failures else tables
+
+
+def keep_trainings(results: StudyResults, out: Path) -> None:
+    """Write beside every finished run's folder how the training went."""
+    for own in results.systems:
+        for training in own.trainings:
+            if training.finished:
+                keep_training(seed_folder(out, own.system, training.seed), training)
 
 
 def _say(text: str) -> None:

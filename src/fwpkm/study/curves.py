@@ -1,15 +1,29 @@
-"""How a training went, from its run's folder."""
+"""How a training went, from its run's folder, or from what is kept of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from fwpkm.data.files import read_json, write_json
+from fwpkm.nested import from_mapping, to_mapping
 from fwpkm.train.rundir import RunFolder
 
+KEPT = "training.json"
+"""What is kept of a training beside its run's folder, so that the run may be deleted."""
 _PER_OCTAVE = 4
 """Points of a curve between a number of tokens and twice as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """Training losses of steps that lie together."""
+
+    tokens: int
+    """Those trained on at the end of the first of these steps."""
+    loss: float
+    """Their mean, in nats."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,24 +35,41 @@ class Training:
     steps: int
     tokens: int
     seconds: float
-    losses: Mapping[int, float]
-    """Mean training loss in nats of steps that lie together, by the tokens of the first of them."""
-    validation: float | None
+    curve: tuple[CurvePoint, ...]
+    """In the order of tokens."""
+    validation: float | None = None
     """The last validation's loss in nats, if there was one."""
+
+    @property
+    def losses(self) -> Mapping[int, float]:
+        """The curve's losses by its tokens."""
+        return {point.tokens: point.loss for point in self.curve}
 
     @property
     def diverged(self) -> bool:
         """Whether it ended with a loss that is no number, though no step was refused."""
-        ends = [list(self.losses.values())[-1], *([] if self.validation is None else [self.validation])]
+        ends = [self.curve[-1].loss, *([] if self.validation is None else [self.validation])]
         return self.finished and not all(map(isfinite, ends))
 
 
 def read_training(folder: Path, seed: int, *, finished: bool) -> Training | None:
-    """Read how a training went, so far as it went; None if it has not taken a step, or its log is not there."""
-    run = RunFolder(folder)
+    """Read how a training went, so far as it went, from its run or from what is kept of it.
+
+    Args:
+        folder: Its folder in the study, with its run's folder in it.
+        seed: Its seed.
+        finished: Whether it came to its end.
+
+    Returns:
+        None if it has not taken a step, or nothing was kept.
+
+    Raises:
+        ValueError: If what was kept is damaged.
+    """
+    run = RunFolder(folder / "run")
     steps, validated = run.read_metrics("train"), run.read_metrics("validation")
     if not steps:
-        return None
+        return _kept(folder / KEPT, seed) if finished else None
     last = steps[-1]
     return Training(
         seed=seed,
@@ -46,17 +77,34 @@ def read_training(folder: Path, seed: int, *, finished: bool) -> Training | None
         steps=last["step"],
         tokens=last["tokens"],
         seconds=last["seconds"],
-        losses=_thinned(steps),
+        curve=_thinned(steps),
         validation=validated[-1]["loss"] if validated else None,
     )
 
 
-def _thinned(steps: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+def keep_training(folder: Path, training: Training) -> None:
+    """Write beside a run's folder how the training went."""
+    write_json(folder / KEPT, to_mapping(training))
+
+
+def _kept(file: Path, seed: int) -> Training | None:
+    if not file.exists():
+        return None
+    try:
+        return replace(from_mapping(Training, read_json(file)), seed=seed, finished=True)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _thinned(steps: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
     """Average steps whose tokens lie between neighbouring powers of 2**(1/4)."""
     parts: dict[int, list[Mapping[str, Any]]] = {}
     for step in steps:
         parts.setdefault(_part(step["tokens"]), []).append(step)
-    return {own[0]["tokens"]: sum(s["loss"] for s in own) / len(own) for own in parts.values()}
+    return tuple(
+        CurvePoint(tokens=own[0]["tokens"], loss=sum(s["loss"] for s in own) / len(own))
+        for own in parts.values()
+    )
 
 
 def _part(tokens: int) -> int:

@@ -139,7 +139,7 @@ def _system(system: System, out: Path, tasks: Sequence[Task], found: Mapping[Pat
     own = [task for task in tasks if task.system == system.label]
     states = {task.seed: task.state for task in own if task.settings is None}
     known = [
-        read_training(seed_folder(out, system, seed) / "run", seed, finished=state == "done")
+        read_training(seed_folder(out, system, seed), seed, finished=state == "done")
         for seed, state in states.items()
     ]
     trainings = tuple(training for training in known if training is not None)
