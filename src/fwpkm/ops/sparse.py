@@ -26,6 +26,15 @@ def gathered_inner(
     ).view(M, k)
 
 
+def sparse_rows(
+    rows: Int[Tensor, " U"], contents: Float[Tensor, "U D"], shape: torch.Size, *, distinct: bool = True
+) -> Tensor:
+    """Return a sparse tensor [S, D] that holds these rows; `distinct`: they are, and ascend, so it is coalesced."""
+    # said for the whole block: PyTorch 2.11 warns even if the call itself says it
+    with torch.sparse.check_sparse_tensor_invariants(False):
+        return torch.sparse_coo_tensor(rows[None], contents, shape, is_coalesced=distinct)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
     """The pairs (token, j) of some tokens, sorted by the row they address: each row's pairs form one run."""

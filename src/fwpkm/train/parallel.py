@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fwpkm.models.decoder import Decoder
+from fwpkm.ops.sparse import sparse_rows
 from fwpkm.train.row_shards import share_of
 from fwpkm.train.sharding import is_shared_out
 
@@ -131,7 +132,7 @@ def _sum_sparse(grad: Tensor, group: Group) -> Tensor:
     dist.all_gather(counts, count)
     sizes = [int(n) for n in counts]
     rows, values = (_gather_padded(x, sizes, group) for x in (row, contents))
-    return torch.sparse_coo_tensor(rows[None], values, grad.shape, check_invariants=False).coalesce()
+    return sparse_rows(rows, values, grad.shape, distinct=False).coalesce()
 
 
 def _gather_padded(x: Tensor, sizes: list[int], group: Group) -> Tensor:

@@ -11,6 +11,7 @@ from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.pkm import ProductKeyMemory
 from fwpkm.memory.remote import RemoteTable
 from fwpkm.models.decoder import Decoder
+from fwpkm.ops.sparse import sparse_rows
 from fwpkm.train.exchange import RowExchange
 
 _GATHER_NUMBERS = 2**24
@@ -78,9 +79,7 @@ class RowShare(RemoteTable):
         places, contents = self.exchange.give(slots, contents)
         places, contents = _summed(places, contents)
         if self.sparse_grad:
-            self.parameter.grad = torch.sparse_coo_tensor(
-                places[None], contents, self.parameter.shape, check_invariants=False, is_coalesced=True
-            )
+            self.parameter.grad = sparse_rows(places, contents, self.parameter.shape)
         else:
             self.parameter.grad = torch.zeros_like(self.parameter).index_copy_(0, places, contents)
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fwpkm.ops.sparse import Runs, gathered_inner, gathered_sum
+from fwpkm.ops.sparse import Runs, gathered_inner, gathered_sum, sparse_rows
 
 
 def weighted_bag(
@@ -85,9 +85,7 @@ def _backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
     d_table = None
     if wants_table and ctx.sparse_grad:
         row, contents = _row_gradients(w, ids, d_out)
-        d_table = torch.sparse_coo_tensor(
-            row[None], contents, table.shape, check_invariants=False, is_coalesced=True
-        )
+        d_table = sparse_rows(row, contents, table.shape)
     elif wants_table:
         d_table = _table_gradient(w, ids, d_out, table)
     return dw, None, d_table, None
