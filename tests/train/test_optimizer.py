@@ -6,9 +6,9 @@ import torch
 from fwpkm.models.decoder import Decoder
 from fwpkm.testing.systems import make_system
 from fwpkm.train.config import OptimizerConfig
-from fwpkm.train.optimizer import Optimizer
+from fwpkm.train.optimizer import Optimizer, _placed
 from fwpkm.train.parallel import Group, tensor_hash
-from fwpkm.train.sharding import shard
+from fwpkm.train.sharding import place_like, shard
 
 PKM = {"num_subkeys": 8, "key_dim": 8, "value_dim": 16, "num_heads": 2, "topk": 3, "sparse_grad": True}
 
@@ -62,6 +62,15 @@ def test_state_about_other_weights_is_refused() -> None:
     optimizer = Optimizer(Decoder(make_system("full")), OptimizerConfig())
     with pytest.raises(ValueError, match=r"other weights: blocks\.9\.nothing"):
         optimizer.load({"blocks.9.nothing/exp_avg": torch.zeros(3)})
+
+
+def test_loaded_state_lies_where_a_fused_optimizer_of_a_gpu_looks_for_it() -> None:
+    far, count = torch.empty((), device="meta"), torch.tensor(3.0)
+    assert place_like(torch.tensor(0.5), far).device == far.device
+    for fused, place in ((True, "meta"), (False, "cpu")):
+        part = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))], fused=fused)
+        assert str(_placed(part, "step", count, far).device) == place
+        assert _placed(part, "exp_avg", torch.zeros(()), far).device == far.device
 
 
 def test_sharding_needs_several_processes() -> None:

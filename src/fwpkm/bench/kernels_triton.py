@@ -48,7 +48,6 @@ _SIZES = {
     "size_target",
     "STEPS",
 }
-_REALS = {"eps", "scale"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +138,8 @@ def _compile(kernel: Any, constants: dict[str, Any], warps: int, arch: int, dtyp
 def _kind_of(name: str, constants: dict[str, Any], dtype: str) -> str:
     if name in constants:
         return "constexpr"
-    if name in _SIZES or name in _REALS:
-        return "fp32" if name in _REALS else "i32"
+    if name in _SIZES:
+        return "i32"
     if name.endswith("_stride"):
         return "i64"
     if name == "index":

@@ -96,12 +96,20 @@ class Optimizer:
         for full, x in tensors.items():
             name, key = full.rsplit("/", 1)
             part, p = by_name[name]
-            sparse = isinstance(part, torch.optim.SparseAdam)
-            part.state[p][key] = int(x) if sparse and key == "step" else place_like(x, p)
+            part.state[p][key] = _placed(part, key, x, p)
 
 
 def _has(part: torch.optim.Optimizer, p: Tensor) -> bool:
     return any(p is own for group in part.param_groups for own in group["params"])
+
+
+def _placed(part: torch.optim.Optimizer, key: str, x: Tensor, p: Tensor) -> Tensor | int:
+    """Copy a piece of a weight's state to where the optimizer looks for it; a fused one has steps beside the weight."""
+    if key != "step":
+        return place_like(x, p)
+    if isinstance(part, torch.optim.SparseAdam):
+        return int(x)
+    return x.to(p.device, copy=True) if part.defaults["fused"] else x.clone()
 
 
 def _numbers(grad: Tensor) -> Tensor:

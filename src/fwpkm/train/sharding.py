@@ -75,7 +75,7 @@ def whole_shape(x: Tensor) -> tuple[int, ...]:
 
 
 def place_like(x: Tensor, like: Tensor) -> Tensor:
-    """Copy a whole tensor to where `like` is, sharded as it is; counts and other scalars stay whole."""
+    """Copy a whole tensor to where `like` is, sharded as it is; scalars stay whole."""
     if (share := share_of(like)) is not None and x.ndim:
         return share.own_part(x)
     if is_sharded(like) and x.shape == like.shape:
@@ -83,4 +83,4 @@ def place_like(x: Tensor, like: Tensor) -> Tensor:
 
         assert isinstance(like, DTensor)
         return distribute_tensor(x.to(like.device), like.device_mesh, like.placements)
-    return x.clone() if x.ndim == 0 else x.to(like.device, copy=True)
+    return x.to(like.device, copy=True)

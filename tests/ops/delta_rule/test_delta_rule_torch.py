@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import fwpkm.ops.delta_rule.dispatch as dispatch
 from fwpkm.ops.delta_rule import gated_delta_rule
 from fwpkm.ops.delta_rule.release import _UnitInverse
+from fwpkm.ops.delta_rule.torch import _running_sum
 
 
 def make_inputs(seed, T, *, B=2, H=2, Dk=6, Dv=5, strength=1.0, dtype=torch.float64):
@@ -166,3 +167,8 @@ def test_an_unknown_backend_is_refused():
     with pytest.raises(ValueError, match="must be auto, naive, torch or fla, got 'triton'"):
         # Unwrapped, because the test run's type checker would be faster.
         inspect.unwrap(dispatch.resolve_backend)("triton", torch.device("cpu"), torch.float32)
+
+
+def test_running_sums_by_a_product_are_those_that_cumsum_makes():
+    x = torch.randn(2, 3, 7, dtype=torch.float64)
+    torch.testing.assert_close(_running_sum(x, in_order=True), _running_sum(x, in_order=False))

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from triton_cases import AddressCase, address_results, address_three, random_scans, scan_three
+from triton_cases import (
+    AddressCase,
+    address_results,
+    address_three,
+    random_scans,
+    scan_three,
+    share_of_tokens_that_differ,
+)
 
 from fwpkm.memory.overlay import Overlay
 from fwpkm.ops.addressing import address, key_squares
@@ -50,6 +57,14 @@ def test_addressing_and_its_gradients_err_at_most_twice_as_much_as_the_definitio
 def test_in_float64_the_kernels_are_the_definition(order, case):
     fast, _, exact = address_three(case, torch.float64, "cpu")
     torch.testing.assert_close(fast, exact, rtol=1e-9, atol=1e-11)
+
+
+def test_more_slots_than_one_program_holds_are_found_in_plain_pytorch(order):
+    case = AddressCase(M=3, n=40, half=3, topk=33, step_tokens=2)
+    fast, _, exact = address_three(case, torch.float64, "cpu")
+    torch.testing.assert_close(fast, exact, rtol=1e-9, atol=1e-11)
+    q, keys = case.inputs(torch.float32, "cpu")
+    assert torch.equal(*(address(x, keys, topk=33)[1] for x in (q.bfloat16(), q.bfloat16().float())))
 
 
 @pytest.mark.parametrize("score", ["idw", "dot"])
@@ -202,3 +217,12 @@ def test_an_entropy_step_of_no_wish_leaves_finite_numbers(triton):
     case = AddressCase(M=3, n=5, topk=3, step_tokens=3)
     q, keys = torch.zeros(1, 3, 1, 4), torch.ones(1, 2, 1, 5, 2)
     assert all(bool(x.isfinite().all()) for x in address_results(case, q, keys).values())
+
+
+@pytest.mark.parametrize("width", [(), (3,)])
+def test_tokens_that_differ_are_counted_and_nan_differs(width):
+    x = torch.ones(2, 5, *width)
+    y = x.clone()
+    y[0, 1], y[1, 3], y[1, 4] = 1.5, float("nan"), 1 + 1e-6
+    assert share_of_tokens_that_differ(y, x, tolerance=1e-3) == pytest.approx(0.2)
+    assert share_of_tokens_that_differ(x, x, tolerance=0) == 0

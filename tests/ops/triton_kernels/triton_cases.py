@@ -114,3 +114,11 @@ def _address_naive(case: AddressCase, q: Tensor, keys: Tensor) -> tuple[Tensor, 
 def all_finite(results: Mapping[str, Tensor]) -> bool:
     """Return whether no result holds a NaN or an infinity."""
     return all(bool(x.isfinite().all()) for x in results.values())
+
+
+def share_of_tokens_that_differ(got: Tensor, expected: Tensor, *, tolerance: float) -> float:
+    """Return for which share of the tokens [B, T, ...] the two differ by more than `tolerance` of what is usual."""
+    B, T = expected.shape[:2]
+    difference, usual = (x.detach().reshape(B * T, -1).norm(dim=-1) for x in (got - expected, expected))
+    alike = difference <= tolerance * usual.square().mean().sqrt()  # NaN is not
+    return 1 - float(alike.double().mean())

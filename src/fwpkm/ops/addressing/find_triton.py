@@ -5,6 +5,9 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+from fwpkm.ops.addressing.constants import IDW_EPS
+
+_EPS: tl.constexpr = tl.constexpr(IDW_EPS)  # as an argument it would be a float32, in float64 too
 LOWEST: tl.constexpr = tl.constexpr(-3.0e38)
 """Below it only what is no candidate: so that minus infinity as a score keeps a place of its own."""
 
@@ -12,7 +15,7 @@ LOWEST: tl.constexpr = tl.constexpr(-3.0e38)
 @triton.jit
 @no_type_check
 def find_slots_kernel(
-    q, keys, squares, best, slot, place, s, i, M, H, n, d, keys_stride, squares_stride, eps,
+    q, keys, squares, best, slot, place, s, i, M, H, n, d, keys_stride, squares_stride,
     K: tl.constexpr, KP: tl.constexpr, IDW: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -59,8 +62,8 @@ def find_slots_kernel(
         BK,
     )
     if IDW:
-        near_0 = nearness_to_score(near_0, own_q, m_m, d, eps, ACC, BM, BK)
-        near_1 = nearness_to_score(near_1, own_q + d, m_m, d, eps, ACC, BM, BK)
+        near_0 = nearness_to_score(near_0, own_q, m_m, d, ACC, BM, BK)
+        near_1 = nearness_to_score(near_1, own_q + d, m_m, d, ACC, BM, BK)
     value, row, column = best_pairs(near_0, near_1, K, KP, ACC, BM)
     found = pick(id_0, row, KP, BM).to(tl.int64) * n + pick(id_1, column, KP, BM)
     nan = float("nan")
@@ -153,7 +156,7 @@ def pick(b_x, b_at, KP: tl.constexpr, BM: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def nearness_to_score(b_near, q, m_m, d, eps, ACC: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr):
+def nearness_to_score(b_near, q, m_m, d, ACC: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr):
     """-log(eps + |q|^2 - near)  of the winners only."""
     b_square = tl.zeros([BM], dtype=ACC)
     for start in range(0, d, BK):
@@ -161,7 +164,7 @@ def nearness_to_score(b_near, q, m_m, d, eps, ACC: tl.constexpr, BM: tl.constexp
         b_q = tl.load(q[:, None] + o_d[None, :], mask=m_m[:, None] & (o_d < d)[None, :], other=0).to(ACC)
         b_square += tl.sum(b_q * b_q, axis=1)
     b_distance = b_square[:, None] - b_near
-    return -tl.log(tl.where(b_distance > 0, b_distance, 0) + eps)
+    return -tl.log(tl.where(b_distance > 0, b_distance, 0) + _EPS)
 
 
 @triton.jit

@@ -136,8 +136,11 @@ def _compiled_slots(x: Tensor, keys: Tensor, squares: Tensor, topk: int, score: 
 
 
 def _triton_slots(q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, ...]:
-    from fwpkm.ops.addressing.triton import find_slots
+    from fwpkm.ops.addressing.triton import MOST_SLOTS, find_slots
 
+    if topk > MOST_SLOTS:
+        no_step = keys.new_zeros(q.shape[0])
+        return address_torch(q.to(keys.dtype), keys, squares, no_step, topk, score, 0)[:-1]
     return find_slots(q, keys, squares, topk, score)
 
 

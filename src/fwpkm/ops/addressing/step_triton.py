@@ -29,13 +29,13 @@ def locate(M, H):
 
 @triton.jit
 @no_type_check
-def pool_kernel(s, i, p, M, H, n, scale, K: tl.constexpr, KP: tl.constexpr, ACC: tl.constexpr):
+def pool_kernel(s, i, p, M, H, n, K: tl.constexpr, KP: tl.constexpr, ACC: tl.constexpr):
     """p[sub-key] += P / (M H), the heads together."""
     i_m, i_g, i_half, _, _, _ = locate(M, H)
     o_k, at = tl.arange(0, KP), (i_g * M + i_m) * K
     _, b_share = shares(s + at, o_k, K, ACC)
     b_id = tl.load(i + at + o_k, mask=o_k < K, other=0)
-    tl.atomic_add(p + i_half * n + b_id, b_share * scale, mask=o_k < K, sem="relaxed")
+    tl.atomic_add(p + i_half * n + b_id, b_share / (M * H), mask=o_k < K, sem="relaxed")
 
 
 @triton.jit
@@ -49,7 +49,7 @@ def phi(p, b_id, m_k, ACC: tl.constexpr):
 @triton.jit
 @no_type_check
 def step_kernel(
-    s, i, p, q, total, c_sum, M, H, n, d, T, scale,
+    s, i, p, q, total, c_sum, M, H, n, d, T,
     K: tl.constexpr, KP: tl.constexpr, IDW: tl.constexpr, ACC: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """total[sub-key] += c q ;  c_sum[sub-key] += c , with c = dL/ds times  2 exp(s)  for "idw".
@@ -62,7 +62,7 @@ def step_kernel(
     b_s, b_share = shares(s + at, o_k, K, ACC)
     b_id = tl.load(i + at + o_k, mask=m_k, other=0)
     b_z = phi(p + i_half * n, b_id, m_k, ACC)
-    b_c = b_share * (b_z - tl.sum(b_share * b_z, axis=0)) * scale
+    b_c = b_share * (b_z - tl.sum(b_share * b_z, axis=0)) / (M * H)
     if IDW:
         b_c = b_c * tl.where(m_k, 2 * tl.exp(b_s), 0)
     row = i_g * n + b_id
@@ -80,7 +80,7 @@ def step_kernel(
 @triton.jit
 @no_type_check
 def towards_kernel(
-    s, i, q, E, across, b, dp, M, H, n, d, T, scale,
+    s, i, q, E, across, b, dp, M, H, n, d, T,
     K: tl.constexpr, KP: tl.constexpr, IDW: tl.constexpr, ACC: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """b = E . ds/dK ;  dp[sub-key] += P (b - sum P b) / (M H)."""
@@ -102,14 +102,14 @@ def towards_kernel(
         b_across = tl.load(across + row, mask=m_k, other=0).to(ACC)
         b_b = (b_b - b_across) * tl.where(m_k, 2 * tl.exp(b_s), 0)
     tl.store(b + at + o_k, b_b, mask=m_k)
-    b_dz = b_share * (b_b - tl.sum(b_share * b_b, axis=0)) * scale
+    b_dz = b_share * (b_b - tl.sum(b_share * b_b, axis=0)) / (M * H)
     tl.atomic_add(dp + i_half * n + b_id, b_dz, mask=m_k, sem="relaxed")
 
 
 @triton.jit
 @no_type_check
 def slopes_kernel(
-    d_best, place, s, i, p, q, keys, E, b, dp, dq, total, c_sum, e_sum, M, H, n, d, STEPS, keys_stride, scale,
+    d_best, place, s, i, p, q, keys, E, b, dp, dq, total, c_sum, e_sum, M, H, n, d, STEPS, keys_stride,
     K: tl.constexpr, KP: tl.constexpr, IDW: tl.constexpr, STEP: tl.constexpr, ACC: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """From dL/d best: dq, and the sums from which dL/dK follows; the first STEPS tokens took part in the key step."""
@@ -132,8 +132,8 @@ def slopes_kernel(
         b_z = phi(p + i_half * n, b_id, m_k, ACC)
         z_mean, b_mean = tl.sum(b_share * b_z, axis=0), tl.sum(b_share * b_b, axis=0)
         b_dp = tl.load(dp + i_half * n + b_id, mask=m_k, other=0).to(ACC)
-        b_dP = tl.where(m_own, (b_b * (b_z - z_mean) - b_z * b_mean + b_dp) * scale, 0)
-        b_e = tl.where(m_own, b_share * (b_z - z_mean) * scale, 0)
+        b_dP = tl.where(m_own, (b_b * (b_z - z_mean) - b_z * b_mean + b_dp) / (STEPS * H), 0)
+        b_e = tl.where(m_own, b_share * (b_z - z_mean) / (STEPS * H), 0)
         b_c += tl.where(m_own, b_share * (b_dP - tl.sum(b_share * b_dP, axis=0)), 0)
         if IDW:
             b_c += b_b * b_e

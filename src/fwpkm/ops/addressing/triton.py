@@ -9,11 +9,13 @@ import torch
 import triton
 from torch import Tensor
 
-from fwpkm.ops.addressing.constants import ENTROPY_EPS, IDW_EPS
+from fwpkm.ops.addressing.constants import ENTROPY_EPS
 from fwpkm.ops.addressing.find_triton import find_slots_kernel
 from fwpkm.ops.addressing.step_triton import pool_kernel, slopes_kernel, step_kernel, towards_kernel
 from fwpkm.ops.launch_triton import accumulator, on_device, product_precision
 
+MOST_SLOTS = 32
+"""Slots of a head that `find_slots` can find: it holds the square of that many pairs, and of 64 they do not fit."""
 _MOST_SCORES = 128
 """Scores of one half that are looked at together; more do not fit the registers."""
 
@@ -21,7 +23,7 @@ _MOST_SCORES = 128
 def find_slots(
     q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Find the best slots of queries [S, M, H, Dk] in one launch.
+    """Find the best slots of queries [S, M, H, Dk] in one launch, at most `MOST_SLOTS`.
 
     Returns:
         Scores and slots [S, M, H, k], best first; the slots' places among the halves' best, and the scores and
@@ -36,7 +38,7 @@ def find_slots(
     if not best.numel():
         return best, slot, place, s, i
     blocks = find_blocks(n, d, topk)
-    sizes = (M, H, n, d, keys.stride(0), squares.stride(0), IDW_EPS)
+    sizes = (M, H, n, d, keys.stride(0), squares.stride(0))
     with on_device(q):
         find_slots_kernel[(triton.cdiv(M, blocks["BM"]), S * H)](
             q, keys, squares, best, slot, place, s, i, *sizes,
@@ -59,7 +61,7 @@ def step_keys(s: Tensor, i: Tensor, q: Tensor, keys: Tensor, step_size: Tensor, 
     s, i, q, keys = s.contiguous(), i.contiguous(), q.contiguous(), keys.contiguous()
     p = _pooled(s, i, n)
     total, c_sum = torch.zeros_like(keys), keys.new_zeros(keys.shape[:-1])
-    sizes, how = (M, H, n, d, q.shape[1], 1 / (H * M)), _kinds(K, d, keys, score)
+    sizes, how = (M, H, n, d, q.shape[1]), _kinds(K, d, keys, score)
     with on_device(q):
         step_kernel[(M, S * 2 * H)](s, i, p, q, total, c_sum, *sizes, **how)
     if score == "idw":
@@ -92,13 +94,13 @@ def backward(
     )
     dq, total = torch.empty_like(q), keys.new_zeros(keys.shape)
     c_sum, e_sum = keys.new_zeros(2, *keys.shape[:-1])
-    p, b, dp, scale = c_sum, c_sum, c_sum, 0.0  # looked at only after a step
+    p, b, dp = c_sum, c_sum, c_sum  # looked at only after a step
     how = _kinds(K, d, keys, score)
     if E is not None:
-        E, scale = E.contiguous(), 1 / (H * step_tokens)
+        E = E.contiguous()
         p, b, dp = _towards(q, s, i, E, keys, step_tokens, how)
     given = (d_best, place, s, i, p, q, keys, total if E is None else E, b, dp)
-    sizes = (M, H, n, d, step_tokens, keys.stride(0), scale)
+    sizes = (M, H, n, d, step_tokens, keys.stride(0))
     if M:
         with on_device(q):
             slopes_kernel[(M, S * 2 * H)](*given, dq, total, c_sum, e_sum, *sizes, STEP=E is not None, **how)
@@ -118,7 +120,7 @@ def _towards(
     own_s, own_i = (x[..., :step_tokens, :].contiguous() for x in (s, i))
     p, b, dp = _pooled(own_s, own_i, n), torch.empty_like(own_s), keys.new_zeros(S, 2, n)
     across = (keys * E).sum(-1)
-    sizes = (step_tokens, H, n, d, M, 1 / (H * step_tokens))
+    sizes = (step_tokens, H, n, d, M)
     with on_device(q):
         towards_kernel[(step_tokens, S * 2 * H)](own_s, own_i, q, E, across, b, dp, *sizes, **how)
     inverse = 1 / (p + ENTROPY_EPS)
@@ -132,7 +134,7 @@ def _pooled(s: Tensor, i: Tensor, n: int) -> Tensor:
     p = s.new_zeros(S, 2, n, dtype=acc)
     how = {"K": K, "KP": triton.next_power_of_2(K), "ACC": accumulator(s)}
     with on_device(s):
-        pool_kernel[(M, S * 2 * H)](s, i, p, M, H, n, 1 / (H * M), **how, num_warps=1)
+        pool_kernel[(M, S * 2 * H)](s, i, p, M, H, n, **how, num_warps=1)
     return p
 
 

@@ -12,7 +12,7 @@ from fwpkm.ops.addressing.find_triton import LOWEST, best_pairs, nearness_to_sco
 @no_type_check
 def answer_kernel(
     q, keys, squares, base, index, rows, temperature, out, T, n, d, D, N,
-    keys_stride, squares_stride, index_stride, eps,
+    keys_stride, squares_stride, index_stride,
     H: tl.constexpr, HP: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, IDW: tl.constexpr, KIND: tl.constexpr,
     HAS_BASE: tl.constexpr, ACC: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
@@ -26,7 +26,7 @@ def answer_kernel(
         own_q = q + (i_t * H + h) * 2 * d
         own_keys, own_squares = keys + i_b * keys_stride, squares + i_b * squares_stride
         near_0, id_0 = half_of_token(
-            own_q, own_keys + h * n * d, own_squares + h * n, n, d, eps, K, KP, IDW, ACC, BN, BK
+            own_q, own_keys + h * n * d, own_squares + h * n, n, d, K, KP, IDW, ACC, BN, BK
         )
         near_1, id_1 = half_of_token(
             own_q + d,
@@ -34,7 +34,6 @@ def answer_kernel(
             own_squares + (H + h) * n,
             n,
             d,
-            eps,
             K,
             KP,
             IDW,
@@ -62,7 +61,7 @@ def answer_kernel(
 @triton.jit
 @no_type_check
 def half_of_token(
-    q, keys, squares, n, d, eps,
+    q, keys, squares, n, d,
     K: tl.constexpr, KP: tl.constexpr, IDW: tl.constexpr, ACC: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Return one half's best scores [1, KP], best first, and their ids; all NaN if one is."""
@@ -85,7 +84,7 @@ def half_of_token(
     if IDW:
         real = tl.arange(0, 1) < 1
         own_q = q + tl.arange(0, 1)
-        b_best = nearness_to_score(b_best, own_q, real, d, eps, ACC, 1, BK)
+        b_best = nearness_to_score(b_best, own_q, real, d, ACC, 1, BK)
     return tl.where(tl.max(b_nan.to(tl.int32), axis=0) != 0, float("nan"), b_best), b_id
 
 

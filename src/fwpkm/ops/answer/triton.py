@@ -3,7 +3,6 @@
 import triton
 from torch import Tensor
 
-from fwpkm.ops.addressing.constants import IDW_EPS
 from fwpkm.ops.answer.kernels_triton import answer_kernel, read_cells_kernel
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.launch_triton import accumulator, column_block, on_device, pair_block
@@ -34,7 +33,7 @@ def answer(
     q, keys, squares, index, rows = (x.contiguous() for x in (q, keys, squares, index, rows))
     strides = [x.stride(0) if x.shape[0] > 1 else 0 for x in (keys, squares, index)]
     has_base, base = base is not None, rows if base is None else base.contiguous()
-    sizes = (T, n, d, out.shape[-1], index.shape[1], *strides, IDW_EPS)
+    sizes = (T, n, d, out.shape[-1], index.shape[1], *strides)
     with on_device(q):
         answer_kernel[(B * T,)](
             q, keys, squares, base, index, rows, temperature, out, *sizes, HAS_BASE=has_base,

@@ -114,11 +114,21 @@ def _all_chunks(
 def _decays(g: Float[Tensor, "B H N C"]) -> Decays:
     # A difference of two long float32 sums would lose what a weak decay after strong ones still knows; MPS
     # has nothing wider.
-    b = (g if g.device.type == "mps" else g.double()).cumsum(-1)
+    b = _running_sum(g if g.device.type == "mps" else g.double(), in_order=_refuses_cumsum(g))
     future = torch.ones(g.shape[-1], g.shape[-1], dtype=torch.bool, device=g.device).triu(1)
     gap = (b[..., :, None] - b[..., None, :]).to(g.dtype)
     between = gap.masked_fill(future, float("-inf")).exp()
     return Decays(b.to(g.dtype).exp(), between, between[..., -1, :])
+
+
+def _running_sum(x: Float[Tensor, "*B C"], *, in_order: bool) -> Float[Tensor, "*B C"]:
+    """Return  sum_{s<=t} x_s ; with `in_order` by a matrix product, which repeats bit for bit on any device."""
+    return x @ x.new_ones(x.shape[-1], x.shape[-1]).triu() if in_order else x.cumsum(-1)
+
+
+def _refuses_cumsum(x: Tensor) -> bool:
+    """Return whether torch has no `cumsum` for `x`: CUDA's never repeats bit for bit (torch 2.11)."""
+    return x.is_cuda and torch.are_deterministic_algorithms_enabled()
 
 
 def _carry(
