@@ -48,6 +48,21 @@ def test_without_numba_auto_takes_torch_and_the_name_says_what_to_install(monkey
         backend._has_numba.cache_clear()
 
 
+def test_a_numba_that_does_not_load_is_told_of_and_done_without(monkeypatch, caplog):
+    def refuse(name):
+        raise ImportError("Numba needs NumPy 2.4 or less")
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    backend._has_numba.cache_clear()
+    try:
+        assert not runs_compiled(torch.zeros(1))
+        assert "does not load (Numba needs NumPy 2.4 or less)" in caplog.text
+        with pytest.raises(RuntimeError, match=r"pip install -U 'fwpkm\[cpu\]'"):
+            set_backend("numba")
+    finally:
+        backend._has_numba.cache_clear()
+
+
 def test_kernels_asked_for_by_name_run_or_say_what_is_missing(monkeypatch):
     monkeypatch.setattr(backend, "_has_triton", lambda: False)
     with pytest.raises(RuntimeError, match=r"needs Triton: pip install 'fwpkm\[gpu\]'"):

@@ -1,5 +1,6 @@
 """Which form of the operations runs. Only "auto" chooses, and it says what it chose."""
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -34,7 +35,7 @@ def set_backend(backend: str) -> None:
             f"set_backend: backend must be one of {', '.join(get_args(Backend))}, got {backend!r}"
         )
     if backend == "numba" and not _has_numba():
-        raise RuntimeError("set_backend: backend='numba' needs numba: pip install 'fwpkm[cpu]'")
+        raise RuntimeError(f"set_backend: backend='numba' cannot run: {_why_no_numba()}")
     if backend == "triton" and not _has_triton():
         raise RuntimeError("set_backend: backend='triton' needs Triton: pip install 'fwpkm[gpu]'")
     if backend == "triton" and not (torch.cuda.is_available() or interprets_triton()):
@@ -111,20 +112,31 @@ def name_backend(device: torch.device | str) -> str:
 
 @lru_cache(maxsize=1)
 def _has_numba() -> bool:
-    found = importlib.util.find_spec("numba") is not None
-    said = (
-        "numba (CPU)"
-        if found
-        else "torch: pip install 'fwpkm[cpu]' brings compiled loops, several times faster"
-    )
-    logger.info("backend auto -> %s", said)
-    return found
+    """Return whether compiled loops run here; why not is said once."""
+    missing = _why_no_numba()
+    level = logging.WARNING if missing and _is_installed("numba") else logging.INFO
+    logger.log(level, "backend auto -> %s", f"torch: {missing}" if missing else "numba (CPU)")
+    return missing is None
+
+
+def _why_no_numba() -> str | None:
+    if not _is_installed("numba"):
+        return "pip install 'fwpkm[cpu]' brings compiled loops, several times faster"
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:  # a numba that is older than NumPy refuses it
+        return f"numba is installed and does not load ({error}); pip install -U 'fwpkm[cpu]'"
+    return None
 
 
 @lru_cache(maxsize=1)
 def _has_triton() -> bool:
-    found = importlib.util.find_spec("triton") is not None
+    found = _is_installed("triton")
     if torch.cuda.is_available():
         said = "triton" if found else "torch: pip install 'fwpkm[gpu]' brings kernels, many times faster"
         logger.info("backend auto -> %s (CUDA)", said)
     return found
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
