@@ -90,8 +90,9 @@ def keep_training(folder: Path, training: Training) -> None:
 def _kept(file: Path, seed: int) -> Training | None:
     if not file.exists():
         return None
+    content = read_json(file)
     try:
-        return replace(from_mapping(Training, read_json(file)), seed=seed, finished=True)
+        return replace(from_mapping(Training, content), seed=seed, finished=True)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 

@@ -77,8 +77,7 @@ class Task:
     def is_done(self) -> bool:
         """Whether its result is there, whole, and of these settings; or, of a training, all that it was for."""
         if self.settings is None:
-            served = bool(self.serves) and all(task.is_done() for task in self.serves)
-            return self.result.is_dir() or served
+            return self.result.is_dir() or (bool(self.serves) and all(t.is_done() for t in self.serves))
         if not self.result.exists():
             return False
         try:
