@@ -81,6 +81,13 @@ def count_written(num_tokens: int, options: Chunking) -> int:
     return max(0, (num_tokens - options.lookahead) // options.chunk_size) * options.chunk_size
 
 
+def count_before_write(num_waiting: int, options: Chunking) -> int:
+    """Count the tokens that may still follow `num_waiting` ones before any of them is written."""
+    if options.border == "dropped":
+        return 0
+    return max(0, options.chunk_size + options.lookahead - 1 - num_waiting)
+
+
 def _moved(T: int, options: Chunking, answered: int, flush: bool) -> tuple[Window, ...]:
     C, ahead = options.chunk_size, options.lookahead
     done = count_written(T, options)
