@@ -118,11 +118,20 @@ def test_a_base_that_is_no_recipe_is_refused_under_its_own_name(tmp_path: Path) 
         read_recipe(_write(tmp_path, "r.toml", 'extends = "bad.toml"'))
 
 
+def test_unknown_fields_of_an_extended_file_name_it_too(tmp_path: Path) -> None:
+    _write(tmp_path, "bad.toml", "[train]\nlrr = 1")
+    recipe = read_recipe(_write(tmp_path, "r.toml", 'extends = "bad.toml"'))
+    with pytest.raises(ValueError, match=r"r\.toml with bad\.toml \(extended\): \[train\]: .*'lrr'"):
+        recipe.section("train", _TrainConfig)
+
+
 def test_unknown_fields_name_file_section_and_the_nearest_real_one(base: Path) -> None:
     recipe = read_recipe(base, ["model.dmi=3", "train.lrr=1"])
-    with pytest.raises(ValueError, match=r"base\.toml: \[model\]: .*'dmi'; did you mean 'dim'\?"):
+    with pytest.raises(
+        ValueError, match=r"base\.toml with --set model\.dmi=3, .*: \[model\]: .*'dmi'; did you mean 'dim'\?"
+    ):
         _ = recipe.model
-    with pytest.raises(ValueError, match=r"base\.toml: \[train\]: .*'lrr'; did you mean 'lr'\?"):
+    with pytest.raises(ValueError, match=r"base\.toml.*: \[train\]: .*'lrr'; did you mean 'lr'\?"):
         recipe.section("train", _TrainConfig)
     with pytest.raises(ValueError, match=r"unknown section 'trian'; did you mean 'train'\?"):
         recipe.section("trian", _TrainConfig)

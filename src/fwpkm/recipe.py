@@ -35,6 +35,8 @@ class Recipe:
     """Where its numbers come from."""
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Its tables, as plain mappings."""
+    made_of: str = ""
+    """What it extends and was given besides, for messages: " with ..."."""
 
     @cached_property
     def model(self) -> DecoderConfig:
@@ -48,7 +50,7 @@ class Recipe:
         try:
             return DecoderConfig.from_dict(self.sections.get("model", {}))
         except ValueError as error:
-            raise ValueError(f"{self.path}: [model]: {error}") from error
+            raise ValueError(f"{self.path}{self.made_of}: [model]: {error}") from error
 
     @property
     def network(self) -> DecoderConfig | BaseConfig:
@@ -74,7 +76,7 @@ class Recipe:
         try:
             return from_mapping(cls, self.sections.get(name, {}))
         except ValueError as error:
-            raise ValueError(f"{self.path}: [{name}]: {error}") from error
+            raise ValueError(f"{self.path}{self.made_of}: [{name}]: {error}") from error
 
     def to_toml(self) -> str:
         """Write the recipe out as one file that extends nothing."""
@@ -98,14 +100,21 @@ def read_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
         ValueError: If a file is no TOML, extends itself or holds unknown names, or a setting is malformed.
     """
     file = find_recipe(path)
-    merged = _read_merged(file, ())
+    merged, files = _read_merged(file, ())
     for setting in settings:
         _apply(setting, merged)
+    made_of = _made_of([path for path in files if path != file], settings)
     problems = _problems(merged)
     if problems:
-        raise ValueError(f"{file}: " + "; ".join(problems))
+        raise ValueError(f"{file}{made_of}: " + "; ".join(problems))
     texts = {name: merged.pop(name) for name in _TEXTS if name in merged}
-    return Recipe(name=_short_name(file), path=file, sections=merged, **texts)
+    return Recipe(name=_short_name(file), path=file, sections=merged, made_of=made_of, **texts)
+
+
+def _made_of(bases: Sequence[Path], settings: Sequence[str]) -> str:
+    """Name what else may be to blame for what a recipe says."""
+    parts = [f"{path.name} (extended)" for path in bases] + [f"--set {setting}" for setting in settings]
+    return f" with {', '.join(parts)}" if parts else ""
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -142,7 +151,8 @@ def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
     )
 
 
-def _read_merged(file: Path, ancestors: tuple[Path, ...]) -> dict[str, Any]:
+def _read_merged(file: Path, ancestors: tuple[Path, ...]) -> tuple[dict[str, Any], list[Path]]:
+    """Return what a file and all that it extends say, and all these files."""
     where = file.resolve()
     if where in ancestors:
         raise ValueError(
@@ -155,10 +165,11 @@ def _read_merged(file: Path, ancestors: tuple[Path, ...]) -> dict[str, Any]:
         raise ValueError(f"{file}: extends must be a file's name or a list of such, got extends={bases!r}")
     if problems := _problems(own):
         raise ValueError(f"{file}: " + "; ".join(problems))
-    merged: dict[str, Any] = {}
+    merged, files = dict[str, Any](), [file]
     for base in bases:
-        merged = merge(merged, _read_merged(_base(base, file), (*ancestors, where)))
-    return merge(merged, own)
+        below, more = _read_merged(_base(base, file), (*ancestors, where))
+        merged, files = merge(merged, below), files + more
+    return merge(merged, own), files
 
 
 def _base(name: str, file: Path) -> Path:

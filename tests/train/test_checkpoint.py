@@ -60,6 +60,28 @@ def test_without_a_whole_one_there_is_none(make_run: MakeRun, finished: list[Pat
     for path in finished:
         (path / "model.safetensors").unlink()
     assert make_run().checkpoints.newest_whole() is None
+    with pytest.raises(
+        ValueError, match=r"checkpoints: none of its 2 checkpoints is whole; remove that folder"
+    ):
+        make_run(carry="document").resume()
+
+
+def test_a_damaged_checkpoint_displaces_no_whole_one(make_run: MakeRun, finished: list[Path]) -> None:
+    (finished[-1] / "model.safetensors").write_bytes(b"cut")
+    run = make_run(carry="document", steps=3, checkpoints=CheckpointConfig(every_steps=1, keep=2))
+    run.resume()
+    run.run(StopRequest())
+    assert [p.name for p in run.checkpoints.paths()] == ["step-00000002", "step-00000003", "step-00000004"]
+    assert make_run(carry="document").resume().step == 3
+
+
+def test_a_damaged_checkpoint_is_written_again(make_run: MakeRun, finished: list[Path]) -> None:
+    (finished[-1] / "model.safetensors").write_bytes(b"cut")
+    run = make_run(carry="document")
+    run.resume()
+    run.run(StopRequest())
+    check_folder(finished[-1])
+    assert make_run(carry="document").resume().step == 4
 
 
 def test_only_the_newest_stay(make_run: MakeRun) -> None:

@@ -180,3 +180,19 @@ def test_every_recipe_that_comes_with_the_package_can_be_trained(name: str) -> N
     assert run.train.steps or run.train.max_tokens or run.train.max_minutes
     again = Run.of(run.resolved())
     assert (again.network, again.data, again.train) == (run.network, run.data, run.train)
+
+
+def test_memories_are_not_carried_where_no_sequence_goes_on(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = recipe.parent / "run"
+    assert main(["train", str(recipe), "--out", str(out), "--set", "data.layout=packed"]) != 0
+    assert "which data.layout='carried' alone has, got data.layout='packed'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_bfloat16_products_are_traced_too(recipe: Path) -> None:
+    out = recipe.parent / "run"
+    assert main(["train", str(recipe), "--out", str(out), "--set", "train.precision=bfloat16"]) == 0
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert any("slots" in name for line in metrics for name in line)

@@ -57,7 +57,8 @@ def trace_memory(
             write_mask=None if write_mask is None else write_mask[at].to(v.dtype),
         )
         own = state if len(streams) == state.num_streams else state.select(streams)
-        slots[at], weights[at] = _reads(own, x)
+        with torch.autocast(h.device.type, enabled=False):  # as in the layer
+            slots[at], weights[at] = _reads(own, x)
     return MemoryTrace(gate=gate, slots=slots, weights=weights)
 
 

@@ -61,6 +61,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int, group: Group) -> None:
         self.folder, self.keep, self.group = folder, keep, group
+        self.damaged: list[Path] = []
+        """Checkpoints that `newest_whole` passed over: they count for nothing, and may be written again."""
 
     def save(
         self,
@@ -77,6 +79,9 @@ class Checkpoints:
             OSError: On every process if any of them could not write; the older checkpoints are still there.
         """
         path = self.folder / f"step-{progress.step:08d}"
+        if path in self.damaged:
+            self._together(lambda: remove_folder(path), first_only=True)
+            self.damaged.remove(path)
         if path.exists():
             return path
         aside = self._together(lambda: begin_folder(path), first_only=True)
@@ -108,14 +113,16 @@ class Checkpoints:
         if failed:
             if self.group.is_first:
                 remove_unfinished(self.folder)
+            older = "the older ones are whole: " if len(self.paths()) > len(self.damaged) else ""
             raise OSError(
-                f"a checkpoint could not be written: {failed[0]}; the older ones are whole: make room in {self.folder} "
-                "and go on with --resume"
+                f"a checkpoint could not be written: {failed[0]}; {older}make room in {self.folder} and go on with "
+                "--resume"
             ) from problem
         return result
 
     def _remove_old(self) -> None:
-        for path in self.paths()[: -self.keep]:
+        whole = [path for path in self.paths() if path not in self.damaged]
+        for path in whole[: -self.keep]:
             remove_folder(path)
 
     def paths(self) -> list[Path]:
@@ -124,19 +131,20 @@ class Checkpoints:
 
     def newest_whole(self) -> Path | None:
         """Return the newest checkpoint whose files are what was written, naming the others in a warning."""
-        found = self._find() if self.group.is_first else None
-        found = self.group.gather(found)[0]
-        return None if found is None else Path(found)
+        found, self.damaged = self.group.gather(self._find() if self.group.is_first else (None, []))[0]
+        return found
 
-    def _find(self) -> str | None:
+    def _find(self) -> tuple[Path | None, list[Path]]:
+        damaged = []
         for path in reversed(self.paths()):
             try:
                 check_folder(path)
             except UnreadableError as error:
                 logger.warning("checkpoint passed over: %s", error)
+                damaged.append(path)
             else:
-                return str(path)
-        return None
+                return path, damaged
+        return None, damaged
 
     def load(
         self, path: Path, model: Decoder, optimizer: Optimizer, *, parts: int

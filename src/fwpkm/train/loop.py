@@ -76,8 +76,17 @@ class Trainer:
         self._validation_start = None if validation is None else validation.state_dict()
 
     def resume(self) -> Progress:
-        """Go to the newest whole checkpoint, or stay at the start if there is none; returns where that is."""
+        """Go to the newest whole checkpoint, or stay at the start if there is none; returns where that is.
+
+        Raises:
+            ValueError: If there are checkpoints, and none is whole.
+        """
         path = self.checkpoints.newest_whole()
+        if path is None and self.checkpoints.damaged:
+            raise ValueError(
+                f"{self.checkpoints.folder}: none of its {len(self.checkpoints.damaged)} checkpoints is whole; "
+                "remove that folder to train from the start"
+            )
         if path is not None:
             self.progress, data, self.carried = self.checkpoints.load(
                 path, self.model, self.optimizer, parts=self.config.accumulate

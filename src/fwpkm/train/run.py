@@ -53,6 +53,7 @@ class Run:
             train=recipe.section("train", TrainConfig),
         )
         run._check_base()
+        run._check_carry()
         return run
 
     @property
@@ -69,6 +70,14 @@ class Run:
         name = "base" if isinstance(self.network, BaseConfig) else "model"
         own = {name: self.network.to_dict(), "data": to_mapping(self.data), "train": to_mapping(self.train)}
         return replace(self.recipe, sections={**self.recipe.sections, **own})
+
+    def _check_carry(self) -> None:
+        """Refuse memories that are to be carried through documents that no sequence goes on with."""
+        if self.train.carry == "document" and self.data.layout != "carried":
+            raise ValueError(
+                f"{self.recipe.path}: train.carry='document' carries memories from each sequence to the one that "
+                f"continues it, which data.layout='carried' alone has, got data.layout={self.data.layout!r}"
+            )
 
     def _check_base(self) -> None:
         """Refuse what needs more of a model than transformers' ones give."""
