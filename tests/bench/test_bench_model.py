@@ -23,7 +23,9 @@ def test_a_measured_step_trains(checkpointing):
     model = make_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     row = measure_training_step(model, 24, checkpointing=checkpointing)
-    assert row["losses"][1] < row["losses"][0]
+    assert row["losses"][-1] < row["losses"][0]
+    assert 0 < row["p20_s"] <= row["median_s"] <= row["p80_s"]
+    assert row["runs"] == 3
     assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert model.gradient_checkpointing == checkpointing
     assert row["peak_bytes"] is None or row["peak_bytes"] > 0
@@ -38,6 +40,9 @@ def test_a_stream_is_read_to_its_end_in_pieces():
     model = make_model()
     rows = list(measure_prefill(model, 75, 10))
     assert [row["tokens"] for row in rows] == [10, 20, 40, 75]
+    assert [row["runs"] for row in rows] == [1, 1, 2, 4]  # pieces since the row before
+    assert all(0 < row["p20_s"] <= row["median_s"] <= row["p80_s"] <= row["seconds"] for row in rows)
+    assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
     torch.manual_seed(0)
     ids = torch.randint(40, (1, 75))
     with torch.no_grad():
@@ -56,14 +61,20 @@ def test_the_command_measures_in_a_process_of_its_own(capsys):
         "64",
         "--piece",
         "32",
+        "--device",
+        "cpu",
         "--json",
     ]
     assert main([*command, "--set", "model.num_layers=1"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["tokens"] for row in found["rows"]] == [32, 64]
+    parity, *rows = found["rows"]
+    assert parity["what"] == "parity"
+    assert parity["relative_error"] < 1e-3
+    assert [row["tokens"] for row in rows] == [32, 64]
+    assert {row["gdn_backend"] for row in rows} == {"torch"}
     assert found["machine"]["torch"] == torch.__version__
     assert {row["recipe"] for row in found["rows"]} == {"small/gdn"}
-    assert found["rows"][1]["state_bytes"] == found["rows"][0]["state_bytes"]  # of recurrences alone
+    assert rows[1]["state_bytes"] == rows[0]["state_bytes"]  # of recurrences alone
 
 
 def test_what_cannot_be_measured_is_refused_before_it_starts(capsys):

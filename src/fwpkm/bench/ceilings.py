@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fwpkm.bench.measure import timed
+from fwpkm.bench.measure import timed_on_device
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import plan_windows
@@ -35,15 +35,15 @@ class Ceilings:
     def measure(cls, device: torch.device | str = "cpu", *, streams: int = 1) -> "Ceilings":
         """Measure both on `device`, a CPU with its present number of threads, for so many streams at once."""
         with torch.device(device):
-            return cls._measure(2 * streams)
+            return cls._measure(2 * streams, device)
 
     @classmethod
-    def _measure(cls, halves: int) -> "Ceilings":
+    def _measure(cls, halves: int, device: torch.device | str) -> "Ceilings":
         a, b = torch.randn(halves, 512, 256), torch.randn(halves, 256, 512)
         out = torch.empty(halves, 512, 512)
-        product = timed(lambda: torch.bmm(a, b, out=out), runs=50, warmup=10)
+        product = timed_on_device(lambda: torch.bmm(a, b, out=out), runs=50, warmup=10, device=device)
         source, target = torch.randn(64 << 20), torch.empty(64 << 20)
-        copy = timed(lambda: target.copy_(source), runs=9, warmup=2)
+        copy = timed_on_device(lambda: target.copy_(source), runs=9, warmup=2, device=device)
         return cls(
             flops=2 * halves * 512 * 256 * 512 / product.p20,
             bytes=2 * source.numel() * source.element_size() / copy.p20,

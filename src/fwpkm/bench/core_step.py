@@ -19,6 +19,18 @@ def core_inputs(config: FwPKMConfig, B: int, T: int, dtype: torch.dtype = torch.
     return tuple(x.requires_grad_() for x in (q, v, gate))
 
 
+def spread_and_hot_inputs(
+    config: FwPKMConfig, B: int, T: int, device: torch.device | str, dtype: torch.dtype = torch.float32
+) -> dict[str, Inputs]:
+    """Draw inputs whose tokens read all over the table ("spread"), and such that all read the same slots ("hot")."""
+    spread = tuple(x.detach().to(device) for x in core_inputs(config, B, T, dtype))
+    hot = tuple(x[:, :1].expand_as(x).clone() for x in spread)
+    return {
+        "spread": tuple(x.requires_grad_() for x in spread),
+        "hot": tuple(x.requires_grad_() for x in hot),
+    }
+
+
 def train_step(layer: FwPKM, inputs: Inputs, *, by_definition: bool = False) -> None:
     """Run forward and backward over one fresh stream, the values doubling as the gradient that comes in."""
     q, v, gate = inputs

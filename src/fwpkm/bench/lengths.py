@@ -1,27 +1,60 @@
-"""Prefill time and decode latency of systems by context length."""
+"""Prefill time, decode latency and state of systems by context length."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwpkm.bench.compare import DTYPES
-from fwpkm.bench.layer import check_parity
-from fwpkm.bench.measure import Timing, seconds_of, timed
+from fwpkm.bench.length_summary import summarise_lengths
+from fwpkm.bench.measure import Timing, is_out_of_memory, seconds_of, timed
+from fwpkm.bench.parity import check_parity
+from fwpkm.bench.parity_rule import check_delta_rule
+from fwpkm.bench.rows import DTYPES, Row, seconds
 from fwpkm.bench.shapes import Shape, find_shape
-from fwpkm.bench.systems import CausalAttention
+from fwpkm.bench.systems import CausalAttention, delta_rule_backends, make_delta_net
 from fwpkm.layers.fwpkm import FwPKM
-from fwpkm.layers.gated_delta_net import GatedDeltaNet, GatedDeltaNetConfig
+from fwpkm.layers.step_graph import StepGraph
 from fwpkm.memory.state import FwPKMState
 from fwpkm.nested import unknown_name
+from fwpkm.ops.backend import name_backend
 from fwpkm.report.svg import Curve, line_chart
 
-Row = dict[str, Any]
-Token = Callable[[], object]
 _PIECE = 4096
+_PREFILLS, _ROUNDS = 5, 5
+_MOST_ATTENDED = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What is measured at one length."""
+
+    shape: Shape
+    length: int
+    device: torch.device
+    dtype: torch.dtype
+    decoded: int
+    """Tokens of a round of decoding."""
+
+    def hidden(self, tokens: int) -> Tensor:
+        """Draw hidden states, no two alike."""
+        return torch.randn(1, tokens, self.shape.config.dim, device=self.device, dtype=self.dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was found at one length."""
+
+    times: dict[str, Timing]
+    """By row: "prefill", "decode" and kinds of decoding, such as "decode read"."""
+    state_bytes: int
+    """After the prefill."""
+    backend: str
+    bound_bytes: int | None = None
+    """What the state can grow to, however long the context; None if there is no such bound."""
 
 
 def measure_lengths(
@@ -33,48 +66,77 @@ def measure_lengths(
     decoded: int | None = None,
     systems: Sequence[str] | None = None,
 ) -> Iterator[Row]:
-    """Yield prefill seconds and seconds of a decoded token of one stream, for each length and system.
+    """Yield prefill seconds and seconds of a decoded token of one stream, for each length and system; then summaries.
+
+    "decode" is the mean token of a round, with its share of writes; "decode read" is a token that writes nothing,
+    "decode write" one that completes a chunk. Every token is another one and is waited for before the next. On a CUDA
+    device "decode graph" is the same under CUDA graphs, captured anew after every write.
 
     Args:
         lengths: Tokens of context.
         shape_name: Of `SHAPES`: its layer.
         device: Where to measure.
         dtype: Of hidden states and projections.
-        decoded: Tokens whose mean makes one measurement of decoding; None is a chunk, so that each measurement
-            has one write. Attention decodes 32 at most.
+        decoded: Tokens of a round of decoding; None is a chunk, so that each round has one write. Attention decodes
+            32 at most.
         systems: Of `SYSTEMS_BY_LENGTH`; None is all.
 
     Raises:
         ValueError: If a name is not known.
-        RuntimeError: If the fast forms differ from the definition; no time is reported then.
+        ParityError: If a fast form differs from the definition; no time is reported then.
     """
-    shape, where = find_shape(shape_name), torch.device(device)
-    check_parity(device=where)
-    known = SYSTEMS_BY_LENGTH
+    shape, where, known = find_shape(shape_name), torch.device(device), SYSTEMS_BY_LENGTH
     systems = list(known) if systems is None else systems
-    if problems := [unknown_name("system", name, known) for name in systems if name not in known]:
+    problems = [unknown_name("system", name, known) for name in systems if name not in known]
+    if dtype not in DTYPES:
+        problems.append(unknown_name("dtype", dtype, DTYPES))
+    if problems:
         raise ValueError("bench lengths: " + "; ".join(problems))
+    _check(systems, shape, where, DTYPES[dtype])
+    rows: list[Row] = []
     for name in systems:
-        run = known[name]
         for length in lengths:
-            row = {"system": name, "shape": shape_name, "streams": 1, "tokens": length, "dtype": dtype}
-            try:
-                prefill, decode = run(shape, length, where, DTYPES[dtype], decoded or shape.config.chunk_size)
-            except torch.OutOfMemoryError:
-                yield {"what": "prefill", **row, "failed": "out of memory"}
+            common = {"system": name, "shape": shape_name, "streams": 1, "tokens": length, "dtype": dtype}
+            context = Context(
+                shape=shape, length=length, device=where, dtype=DTYPES[dtype],
+                decoded=decoded or shape.config.chunk_size,
+            )  # fmt: skip
+            own = list(_rows(known[name], context, common))
+            rows += own
+            yield from own
+            if "failed" in own[-1]:
                 break
-            yield {"what": "prefill", **row, **_spread(prefill), "tokens_s": length / prefill.median}
-            yield {"what": "decode", **row, **_spread(decode)}
+    yield from summarise_lengths(rows)
 
 
-def _spread(times: Timing) -> Row:
-    return {"median_s": times.median, "p20_s": times.p20, "p80_s": times.p80, "runs": times.runs}
+def _check(systems: Sequence[str], shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
+    for name, config in (("fwpkm", shape.config), ("fwpkm-bfloat16", _narrow(shape).config)):
+        if name in systems:
+            check_parity(["streaming", "decode"], device=device, dtype=dtype, config=config)
+    if "gdn" in systems:
+        check_delta_rule(device=device, dtype=dtype)
+
+
+def _rows(run: Callable[[Context], Measured], context: Context, common: Row) -> Iterator[Row]:
+    try:
+        found = run(context)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        yield {"what": "prefill", **common, "failed": "out of memory"}
+        return
+    sizes: Row = {"state_bytes": found.state_bytes}
+    if found.bound_bytes is not None:
+        sizes["bound_bytes"] = found.bound_bytes
+    for what, times in found.times.items():
+        speed = {"tokens_s": context.length / times.median} if what == "prefill" else {}
+        yield {"what": what, **common, **seconds(times), **speed, **sizes, "backend": found.backend}
 
 
 @torch.no_grad()
-def _stream(layer: Any, x: Tensor, decoded: int) -> tuple[Timing, Timing]:
+def _stream(layer: Any, context: Context, bound: Callable[[Any], int]) -> Measured:
     """Stream a context through a layer of states in pieces, then single tokens."""
-    states: list[Any] = [None]
+    x, states = context.hidden(context.length), list[Any]([None])
 
     def prefill() -> None:
         state = None
@@ -82,74 +144,130 @@ def _stream(layer: Any, x: Tensor, decoded: int) -> tuple[Timing, Timing]:
             _, state = layer(piece, state)
         states[0] = state
 
-    def decode() -> None:
-        state: FwPKMState | None = states[0]
-        for _ in range(decoded):
-            _, state = layer(x[:, :1], state)
-        states[0] = state  # what is kept beside a newer state would have to be copied
+    times = timed(prefill, runs=_PREFILLS, warmup=1, device=context.device)
+    state_bytes, bound_bytes = states[0].num_bytes, bound(states[0])
+    _decode_round(layer, states, context)  # loads code
+    rounds = [_decode_round(layer, states, context) for _ in range(_ROUNDS)]
+    decoded = _kinds_of_tokens(rounds)
+    if context.device.type == "cuda":
+        graph = StepGraph(layer, states.pop())
+        _decode_graph_round(graph, context)
+        rounds = [_decode_graph_round(graph, context) for _ in range(_ROUNDS)]
+        decoded |= _kinds_of_tokens(rounds, "decode graph")
+    return Measured(
+        times={"prefill": times, **decoded},
+        state_bytes=state_bytes,
+        bound_bytes=bound_bytes,
+        backend=name_backend(context.device),
+    )
 
-    times = timed(prefill, runs=3, warmup=1)
-    decode()
-    spent = [seconds_of(decode) / decoded for _ in range(5)]
-    return times, Timing.of(spent)
+
+def _decode_round(layer: Any, states: list[Any], context: Context) -> list[tuple[float, bool]]:
+    """Decode tokens that all differ; return the seconds of each, and whether it made the memory write."""
+    spent = []
+    for x in context.hidden(context.decoded).split(1, dim=1):
+        waiting = _num_waiting(states[0])
+
+        def step(x: Tensor = x) -> None:
+            # What is kept beside a newer state would have to be copied.
+            states[0] = layer(x, states[0])[1]
+
+        took = seconds_of(step, context.device)
+        spent.append((took, _num_waiting(states[0]) < waiting))
+    return spent
 
 
-def _fwpkm(
-    shape: Shape, length: int, device: torch.device, dtype: torch.dtype, decoded: int
-) -> tuple[Timing, Timing]:
-    layer = FwPKM(shape.config).to(device, dtype)
-    return _stream(layer, torch.randn(1, length, shape.config.dim, device=device, dtype=dtype), decoded)
+def _decode_graph_round(graph: StepGraph[Any], context: Context) -> list[tuple[float, bool]]:
+    """Do the same with the graph of a step; what completes a chunk also captures the steps after it."""
+    spent = []
+    for x in context.hidden(context.decoded).split(1, dim=1):
+        writes = not graph.steps_left
+        spent.append((seconds_of(partial(graph, x), context.device), writes))
+    return spent
 
 
-def _narrow(
-    shape: Shape, length: int, device: torch.device, dtype: torch.dtype, decoded: int
-) -> tuple[Timing, Timing]:
+def _num_waiting(state: object) -> int:
+    """Count the tokens that wait for their chunk to be written; other states than a memory's have none."""
+    return state.waiting.counts[0] if isinstance(state, FwPKMState) else 0
+
+
+def _kinds_of_tokens(
+    rounds: Sequence[Sequence[tuple[float, bool]]], what: str = "decode"
+) -> dict[str, Timing]:
+    kinds = {what: Timing.of([sum(took for took, _ in spent) / len(spent) for spent in rounds])}
+    reads = [took for spent in rounds for took, wrote in spent if not wrote]
+    writes = [took for spent in rounds for took, wrote in spent if wrote]
+    if reads and writes:
+        kinds |= {f"{what} read": Timing.of(reads), f"{what} write": Timing.of(writes)}
+    return kinds
+
+
+def _fwpkm(context: Context) -> Measured:
+    layer = FwPKM(context.shape.config).to(context.device, context.dtype)
+    return _stream(layer, context, _bytes_if_all_is_written)
+
+
+def _bytes_if_all_is_written(state: FwPKMState) -> int:
+    rows = state.table.store.rows
+    unwritten = state.table.store.index.numel() - state.table.num_rows
+    return state.num_bytes + unwritten * rows.shape[1] * rows.element_size()
+
+
+def _narrow(shape: Shape) -> Shape:
+    return replace(shape, config=replace(shape.config, table_dtype="bfloat16"))
+
+
+def _fwpkm_narrow(context: Context) -> Measured:
     """Measure the same with tables in bfloat16."""
-    narrow = replace(shape, config=replace(shape.config, table_dtype="bfloat16"))
-    return _fwpkm(narrow, length, device, dtype, decoded)
+    return _fwpkm(replace(context, shape=_narrow(context.shape)))
 
 
-def _gated(
-    shape: Shape, length: int, device: torch.device, dtype: torch.dtype, decoded: int
-) -> tuple[Timing, Timing]:
-    dim = shape.config.dim
-    heads = max(1, dim // 128)
-    config = GatedDeltaNetConfig(num_key_heads=heads, num_value_heads=heads, value_head_dim=dim // heads)
-    layer = GatedDeltaNet(dim, config).to(device, dtype)
-    return _stream(layer, torch.randn(1, length, dim, device=device, dtype=dtype), decoded)
+def _gated(context: Context) -> Measured:
+    with delta_rule_backends() as used:
+        layer = make_delta_net(context.shape, context.device, context.dtype)
+        found = _stream(layer, context, lambda state: state.num_bytes)
+    return replace(found, backend="+".join(sorted(used)))
 
 
 @torch.no_grad()
-def _attend(
-    shape: Shape, length: int, device: torch.device, dtype: torch.dtype, decoded: int
-) -> tuple[Timing, Timing]:
+def _attend(context: Context) -> Measured:
     """Prefill in one call; a decoded token attends to a cache of the whole context, without appending to it."""
-    layer = CausalAttention(shape.config.dim).to(device, dtype)
-    x = torch.randn(1, length, shape.config.dim, device=device, dtype=dtype)
-    k, v = torch.randn(
-        2, 1, layer.num_heads, length, shape.config.dim // layer.num_heads, device=device, dtype=dtype
+    layer = CausalAttention(context.shape.config.dim).to(context.device, context.dtype)
+    x, dim = context.hidden(context.length), context.shape.config.dim
+    size = (2, 1, layer.num_heads, context.length, dim // layer.num_heads)
+    k, v = torch.randn(size, device=context.device, dtype=context.dtype)
+
+    def decode(token: Tensor) -> None:
+        q, _, _ = layer.qkv(token).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        layer.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+
+    prefill = timed(lambda: layer(x), runs=_PREFILLS, warmup=1, device=context.device)
+    tokens = context.hidden(min(context.decoded, _MOST_ATTENDED)).split(1, dim=1)
+    decode(tokens[0])
+    rounds = [
+        [(seconds_of(partial(decode, x), context.device), False) for x in tokens] for _ in range(_ROUNDS)
+    ]
+    return Measured(
+        times={"prefill": prefill, **_kinds_of_tokens(rounds)},
+        state_bytes=2 * k.numel() * k.element_size(),
+        backend="torch",
     )
 
-    decoded = min(decoded, 32)
 
-    def decode() -> None:
-        for _ in range(decoded):
-            q, _, _ = layer.qkv(x[:, :1]).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
-            layer.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
-
-    times = timed(lambda: layer(x), runs=3, warmup=1)
-    decode()
-    return times, Timing.of([seconds_of(decode) / decoded for _ in range(5)])
+SYSTEMS_BY_LENGTH = {"fwpkm": _fwpkm, "fwpkm-bfloat16": _fwpkm_narrow, "gdn": _gated, "attention": _attend}
 
 
-SYSTEMS_BY_LENGTH = {"fwpkm": _fwpkm, "fwpkm-bfloat16": _narrow, "gdn": _gated, "attention": _attend}
+def draw_lengths(rows: Iterable[Mapping[str, Any]], what: str) -> str:
+    """Draw "prefill" as microseconds a token, or "decode" as microseconds of one token, against context length.
 
-
-def draw_lengths(rows: Sequence[Row], what: str) -> str:
-    """Draw "prefill" as microseconds a token, or "decode" as microseconds of one token, against context length."""
+    Takes rows of `measure_lengths`, and those that a file of them has, old or new.
+    """
+    own = [row for row in rows if row["what"] == what and row.get("median_s")]
     curves = []
-    for name in dict.fromkeys(row["system"] for row in rows):
-        own = [row for row in rows if row["system"] == name and row["what"] == what and "median_s" in row]
-        per = [1e6 * row["median_s"] / (row["tokens"] if what == "prefill" else 1) for row in own]
-        curves.append(Curve(name=name, x=tuple(float(row["tokens"]) for row in own), y=tuple(per)))
+    for name in dict.fromkeys(row["system"] for row in own):
+        points = [
+            (float(row["tokens"]), 1e6 * float(row["median_s"])) for row in own if row["system"] == name
+        ]
+        per = tuple(y / x if what == "prefill" else y for x, y in points)
+        curves.append(Curve(name=name, x=tuple(x for x, _ in points), y=per))
     return line_chart(curves, x_title="tokens of context", y_title=f"{what}: microseconds a token", low=0.0)

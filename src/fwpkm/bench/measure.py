@@ -29,25 +29,57 @@ class Timing:
         return cls(median=statistics.median(seconds), p20=cuts[0], p80=cuts[-1], runs=len(seconds))
 
 
-def timed(fn: Callable[[], object], *, runs: int, warmup: int = 1) -> Timing:
-    """Call `fn` a few times unmeasured, then `runs` times measured; waits for the GPU where there is one."""
+def timed(
+    fn: Callable[[], object], *, runs: int, warmup: int = 1, device: torch.device | str = "cpu"
+) -> Timing:
+    """Call `fn` a few times unmeasured, then `runs` times measured, on `device`."""
     for _ in range(warmup):
         fn()
-    return Timing.of([seconds_of(fn) for _ in range(runs)])
+    return Timing.of([seconds_of(fn, device) for _ in range(runs)])
 
 
-def seconds_of(fn: Callable[[], object]) -> float:
-    """Measure one call."""
-    _synchronise()
+def seconds_of(fn: Callable[[], object], device: torch.device | str = "cpu") -> float:
+    """Measure one call, from when `device` has nothing left to do until it has so again."""
+    where = torch.device(device)
+    _synchronise(where)
     start = time.perf_counter()
     fn()
-    _synchronise()
+    _synchronise(where)
     return time.perf_counter() - start
 
 
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def timed_on_device(
+    fn: Callable[[], object], *, runs: int, warmup: int, device: torch.device | str
+) -> Timing:
+    """Do the same by the GPU's own clock, without what the host does before its first and after its last launch."""
+    if torch.device(device).type != "cuda":
+        return timed(fn, runs=runs, warmup=warmup, device=device)
+    for _ in range(warmup):
+        fn()
+    return Timing.of([_seconds_between_events(fn, torch.device(device)) for _ in range(runs)])
+
+
+def _seconds_between_events(fn: Callable[[], object], device: torch.device) -> float:
+    with torch.cuda.device(device):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize(device)
+        start.record()
+        fn()
+        end.record()
+        torch.cuda.synchronize(device)
+        return start.elapsed_time(end) / 1e3
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says that memory was too small, on a GPU or of the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def peak_extra_bytes(fn: Callable[[], object]) -> int | None:
@@ -66,9 +98,13 @@ def peak_extra_bytes(fn: Callable[[], object]) -> int | None:
 
 
 def peak_device_bytes(fn: Callable[[], object], device: torch.device) -> int | None:
-    """Measure how far memory in use rises above its present level while `fn` runs, on a GPU or of this process."""
+    """Measure how far a GPU's memory in use rises above its present level while `fn` runs.
+
+    None on a CPU: what one measurement frees stays with the process and hides what the next one needs, so there
+    each has to have a process of its own (fwpkm.bench.peak, fwpkm.bench.model).
+    """
     if device.type != "cuda":
-        return peak_extra_bytes(fn)
+        return None
     gc.collect()
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

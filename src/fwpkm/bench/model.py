@@ -1,19 +1,29 @@
 """What a whole model takes in time and memory: one training step, and reading a long stream in pieces.
 
 Each measurement has a process of its own, whose resident memory is what is reported, code and weights included:
-python -m fwpkm.bench.model train|checkpointed|prefill RECIPE TOKENS PIECE [SETTING ...]
+python -m fwpkm.bench.model train|checkpointed|prefill RECIPE TOKENS PIECE DEVICE [SETTING ...]
 """
 
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 
-from fwpkm.bench.measure import peak_bytes, peak_extra_bytes, resident_bytes, seconds_of
+from fwpkm.bench.measure import (
+    Timing,
+    peak_bytes,
+    peak_device_bytes,
+    peak_extra_bytes,
+    resident_bytes,
+    seconds_of,
+)
+from fwpkm.bench.model_parity import check_model
+from fwpkm.bench.parity import Check
+from fwpkm.bench.rows import Row, seconds
+from fwpkm.bench.systems import delta_rule_backends
 from fwpkm.models.cache import DecoderCache
 from fwpkm.models.decoder import Decoder
 from fwpkm.nested import unknown_name
@@ -21,16 +31,21 @@ from fwpkm.recipe import Recipe, read_recipe
 from fwpkm.train.config import OptimizerConfig
 from fwpkm.train.optimizer import Optimizer
 
-Row = dict[str, Any]
-
 RECIPE = "paper/gdn_pkm_fwpkm"
 """The paper's model with both memories."""
 
 
 def bench_model(
-    *, recipe: str, settings: Sequence[str], tokens: int, longest: int, piece: int, whats: Sequence[str]
+    *,
+    recipe: str,
+    settings: Sequence[str],
+    tokens: int,
+    longest: int,
+    piece: int,
+    whats: Sequence[str],
+    device: str = "cpu",
 ) -> Iterator[Row]:
-    """Yield the rows of each measurement as it makes them.
+    """Yield the parity check's row, and those of each measurement as it makes them.
 
     Args:
         recipe: Whose model is measured.
@@ -39,23 +54,30 @@ def bench_model(
         longest: Tokens that are read in pieces.
         piece: Tokens of one piece.
         whats: Which of `MEASUREMENTS` to make.
+        device: Where to measure.
 
     Raises:
         ValueError: If the recipe's model is not valid, or a length is below 1.
+        ParityError: If a fast form differs from its definition; nothing is measured then.
         RuntimeError: If a measurement breaks off, for want of memory for example.
     """
     for name, length in (("tokens", tokens), ("longest", longest), ("piece", piece)):
         if length < 1:
             raise ValueError(f"bench model: {name} must be at least 1, got {name}={length}")
-    _ = read_recipe(recipe, settings).model
+    checks: set[Check] = {"streaming" if what == "prefill" else "training" for what in whats}
+    model = read_recipe(recipe, settings).model
+    worst = check_model(model, sorted(checks), device=torch.device(device))
+    yield {"what": "parity", "relative_error": worst, "recipe": recipe}
     for what in whats:
-        yield from _in_new_process(what, recipe, longest if what == "prefill" else tokens, piece, settings)
+        length = longest if what == "prefill" else tokens
+        yield from _in_new_process(what, recipe, length, piece, device, settings)
 
 
 def _in_new_process(
-    what: str, recipe: str, tokens: int, piece: int, settings: Sequence[str]
+    what: str, recipe: str, tokens: int, piece: int, device: str, settings: Sequence[str]
 ) -> Iterator[Row]:
-    command = [sys.executable, "-m", "fwpkm.bench.model", what, recipe, str(tokens), str(piece), *settings]
+    sizes = [str(tokens), str(piece), device]
+    command = [sys.executable, "-m", "fwpkm.bench.model", what, recipe, *sizes, *settings]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None, "it was asked for"
         for line in process.stdout:
@@ -64,11 +86,11 @@ def _in_new_process(
         raise RuntimeError(f"bench model: measuring {what!r} broke off with exit code {process.returncode}")
 
 
-def measure_training_step(model: Decoder, tokens: int, *, checkpointing: bool) -> Row:
-    """Take the same step twice on random tokens, batch 1: forward, backward, clipping, AdamW; time the second."""
+def measure_training_step(model: Decoder, tokens: int, *, checkpointing: bool, runs: int = 3) -> Row:
+    """Take the same step on random tokens, batch 1: forward, backward, clipping, AdamW; the first one unmeasured."""
     model.train().gradient_checkpointing = checkpointing
-    optimizer = Optimizer(model, OptimizerConfig())
-    ids = torch.randint(model.config.vocab_size, (1, tokens))
+    optimizer, device = Optimizer(model, OptimizerConfig()), _device(model)
+    ids = torch.randint(model.config.vocab_size, (1, tokens), device=device)
     losses: list[float] = []
 
     def step() -> None:
@@ -80,14 +102,14 @@ def measure_training_step(model: Decoder, tokens: int, *, checkpointing: bool) -
         losses.append(loss.item())
 
     step()
-    seconds = seconds_of(step)
+    times = Timing.of([seconds_of(step, device) for _ in range(runs)])
     return {
         "what": "checkpointed training step" if checkpointing else "training step",
         "tokens": tokens,
-        "seconds": seconds,
-        "tokens_s": tokens / seconds,
+        **seconds(times),
+        "tokens_s": tokens / times.median,
         "losses": losses,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": _most_ever(device),
     }
 
 
@@ -95,62 +117,84 @@ def measure_training_step(model: Decoder, tokens: int, *, checkpointing: bool) -
 def measure_prefill(model: Decoder, tokens: int, piece: int) -> Iterator[Row]:
     """Read random tokens piece by piece, and yield a row whenever their number has doubled.
 
-    `piece_bytes` is the most that any piece since the last row needed above what was resident before it: what
-    it works with, and what it adds to the state. `peak_bytes` is the most that was resident since the first piece.
+    Times are of single pieces since the last row. `piece_bytes` is the most that any of them needed above what was
+    resident before it: what it works with, and what it adds to the state. `peak_bytes` is the most that was resident
+    since the first piece.
     """
     model.eval()
-    ids = torch.randint(model.config.vocab_size, (1, tokens))
+    device = _device(model)
+    ids = torch.randint(model.config.vocab_size, (1, tokens), device=device)
     model(ids[:, :piece], logits_to_keep=1)  # loads and compiles code
-    cache, mark, began = None, piece, time.perf_counter()
-    extra = peak = 0
+    results: list[DecoderCache | None] = [None]
+    mark, spent, extra = piece, list[float](), 0
+    total = 0.0
     for start in range(0, tokens, piece):
-        part = ids[:, start : start + piece]
-        results: list[DecoderCache] = []
-        needed = peak_extra_bytes(_reader(model, part, cache, results))
-        cache, seen = results[0], start + part.shape[1]
-        extra, peak = max(extra, needed or 0), max(peak, peak_bytes() or 0)
+        read = _reader(model, ids[:, start : start + piece], results)
+        needed = _extra_bytes(partial(_timed, read, spent, device), device)
+        extra, seen = max(extra, needed or 0), min(start + piece, tokens)
         if seen >= mark or seen == tokens:
-            row = _prefill_row(cache, seen, piece, time.perf_counter() - began)
-            yield {**row, "piece_bytes": extra, "peak_bytes": peak}
-            mark, extra = 2 * mark, 0
+            total += sum(spent)
+            cache = results[0]
+            assert cache is not None, "a piece was read"
+            yield {
+                "what": "prefill",
+                "tokens": seen,
+                "piece": piece,
+                "seconds": total,
+                "tokens_s": seen / total,
+                **seconds(Timing.of(spent)),
+                "state_bytes": cache.num_bytes,
+                "resident_bytes": resident_bytes() if device.type == "cpu" else None,
+                "piece_bytes": extra,
+                "peak_bytes": _most_ever(device),
+            }
+            mark, extra, spent = 2 * mark, 0, []
 
 
-def _reader(
-    model: Decoder, ids: torch.Tensor, cache: DecoderCache | None, results: list[DecoderCache]
-) -> Callable[[], None]:
-    return lambda: results.append(model(ids, cache, logits_to_keep=1).cache)
+def _timed(fn: Callable[[], object], spent: list[float], device: torch.device) -> None:
+    spent.append(seconds_of(fn, device))
 
 
-def _prefill_row(cache: DecoderCache, seen: int, piece: int, seconds: float) -> Row:
-    return {
-        "what": "prefill",
-        "tokens": seen,
-        "piece": piece,
-        "seconds": seconds,
-        "tokens_s": seen / seconds,
-        "state_bytes": cache.num_bytes,
-        "resident_bytes": resident_bytes(),
-    }
+def _device(model: Decoder) -> torch.device:
+    return model.embed.weight.device
 
 
-def _measure(what: str, recipe: Recipe, tokens: int, piece: int) -> Iterator[Row]:
+def _extra_bytes(fn: Callable[[], object], device: torch.device) -> int | None:
+    return peak_extra_bytes(fn) if device.type == "cpu" else peak_device_bytes(fn, device)
+
+
+def _most_ever(device: torch.device) -> int | None:
+    return peak_bytes() if device.type == "cpu" else torch.cuda.max_memory_allocated(device)
+
+
+def _reader(model: Decoder, ids: torch.Tensor, results: list[DecoderCache | None]) -> Callable[[], None]:
+    def read() -> None:
+        results[0] = model(ids, results[0], logits_to_keep=1).cache
+
+    return read
+
+
+def _measure(what: str, recipe: Recipe, tokens: int, piece: int, device: str) -> Iterator[Row]:
     if what not in MEASUREMENTS:
         raise ValueError(f"bench.model: {unknown_name('measurement', what, MEASUREMENTS)}")
     torch.manual_seed(0)
-    model = Decoder(recipe.model)
-    if what == "prefill":
-        yield from measure_prefill(model, tokens, piece)
-    else:
-        yield measure_training_step(model, tokens, checkpointing=what == "checkpointed")
+    model = Decoder(recipe.model).to(device)
+    with delta_rule_backends() as used:
+        if what == "prefill":
+            rows = measure_prefill(model, tokens, piece)
+        else:
+            rows = iter([measure_training_step(model, tokens, checkpointing=what == "checkpointed")])
+        for row in rows:
+            yield {**row, "gdn_backend": "+".join(sorted(used))}
 
 
 MEASUREMENTS = ("train", "checkpointed", "prefill")
 """What `bench_model` can measure."""
 
 
-def main(what: str, recipe: str, tokens: int, piece: int, *settings: str) -> None:
+def main(what: str, recipe: str, tokens: int, piece: int, device: str, *settings: str) -> None:
     """Print the rows of one measurement, each as a line of JSON."""
-    for row in _measure(what, read_recipe(recipe, settings), tokens, piece):
+    for row in _measure(what, read_recipe(recipe, settings), tokens, piece, device):
         print(json.dumps({**row, "recipe": recipe}), flush=True)
 
 

@@ -28,7 +28,7 @@ SHAPES = {
         tokens=40,
     ),
 }
-"""paper: the issue's GPU shape. paper-one: where the dense forms fit too. tiny: for tests of the runner."""
+"""paper: what a GPU is measured on. paper-one: where the layer of PyPI fits too. tiny: for tests of the runner."""
 
 
 def find_shape(name: str) -> Shape:

@@ -2,8 +2,11 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +15,15 @@ from torch import Tensor, nn
 from fwpkm.bench.shapes import Shape
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.gated_delta_net import GatedDeltaNet, GatedDeltaNetConfig
-from fwpkm.ops.backend import use_backend
+from fwpkm.ops.backend import name_backend, use_backend
+from fwpkm.ops.delta_rule import dispatch
 
 PEER = "fast-weight-product-key-memory"
 """A pure PyTorch layer on PyPI; measured where it is installed."""
+
+
+class UnavailableError(RuntimeError):
+    """A system needs what is not installed here; the others can be measured without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +37,17 @@ class System:
     """Whether the memory's own floors (fwpkm.bench.ceilings) apply."""
     backend: str = "auto"
     """What its operations run as (fwpkm.ops.backend)."""
+    made_of_torch: bool = False
+    """Whether it has no operations of ours."""
+
+    def name_backend(self, x: Tensor) -> str:
+        """Name what its step really runs on hidden states like `x`: torch, numba, triton or fla."""
+        if self.made_of_torch:
+            return "torch"
+        with delta_rule_backends() as used:
+            self.train_step(x[:, :2].detach().requires_grad_())
+        with use_backend(self.backend):
+            return "+".join(sorted(used)) or name_backend(x.device)
 
     def train_step(self, x: Tensor) -> None:
         """Run forward and backward, the input doubling as the gradient that comes in."""
@@ -36,6 +55,20 @@ class System:
             out = self.run(x)
             wanted = [p for p in self.module.parameters() if p.requires_grad]
             torch.autograd.grad(out, [x, *wanted], x.detach(), allow_unused=True)
+
+
+@contextmanager
+def delta_rule_backends() -> Iterator[set[str]]:
+    """Collect what the gated delta rule is carried out by meanwhile; empty if it is not asked for."""
+    used: set[str] = set()
+    resolve = dispatch.resolve_backend
+
+    def noted(*given: Any) -> Any:
+        used.add(chosen := resolve(*given))
+        return chosen
+
+    with patch.object(dispatch, "resolve_backend", noted):
+        yield used
 
 
 class CausalAttention(nn.Module):
@@ -57,7 +90,7 @@ def make_system(name: str, shape: Shape, device: torch.device, dtype: torch.dtyp
     """Build one system; memories keep their tables in float32.
 
     Raises:
-        RuntimeError: If it needs a package that is not there.
+        UnavailableError: If it needs a package that is not there.
     """
     torch.manual_seed(0)
     return SYSTEMS[name](shape, device, dtype)
@@ -83,12 +116,12 @@ def _dense(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
             v_hat, _ = layer.initial_state(x.shape[0]).advance(q, v, gate, by_definition=True)
         return layer.fuse(v_hat, v, gate, x, None)
 
-    return System(module=layer, run=run)
+    return System(module=layer, run=run, made_of_torch=True)
 
 
 def _peer(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
     if importlib.util.find_spec("fast_weight_product_key_memory") is None:
-        raise RuntimeError(f"bench compare: system 'peer' needs the package of PyPI: pip install {PEER}")
+        raise UnavailableError(f"bench compare: system 'peer' needs the package of PyPI: pip install {PEER}")
     config, package = shape.config, importlib.import_module("fast_weight_product_key_memory")
     layer = package.fwPKM(
         config.dim,
@@ -104,20 +137,25 @@ def _peer(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             return layer(x.float()).to(x.dtype)
 
-    return System(module=layer, run=run)
+    return System(module=layer, run=run, made_of_torch=True)
 
 
 def _attention(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
     layer = CausalAttention(shape.config.dim).to(device, dtype)
-    return System(module=layer, run=layer)
+    return System(module=layer, run=layer, made_of_torch=True)
 
 
-def _delta_net(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
+def make_delta_net(shape: Shape, device: torch.device, dtype: torch.dtype) -> GatedDeltaNet:
+    """Build a Gated DeltaNet of the shape's width, with heads of 128 values."""
     heads = max(1, shape.config.dim // 128)
     config = GatedDeltaNetConfig(
         num_key_heads=heads, num_value_heads=heads, value_head_dim=shape.config.dim // heads
     )
-    layer = GatedDeltaNet(shape.config.dim, config).to(device, dtype)
+    return GatedDeltaNet(shape.config.dim, config).to(device, dtype)
+
+
+def _delta_net(shape: Shape, device: torch.device, dtype: torch.dtype) -> System:
+    layer = make_delta_net(shape, device, dtype)
     return System(module=layer, run=lambda x: layer(x)[0])
 
 

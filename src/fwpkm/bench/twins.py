@@ -1,24 +1,34 @@
 """What a memory costs a whole model: a training step of a recipe, and of its twin without it, on one device."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from fwpkm.bench.layer import check_parity
-from fwpkm.bench.measure import Timing, peak_device_bytes, seconds_of
+from fwpkm.bench.measure import Timing, is_out_of_memory, peak_device_bytes, seconds_of
+from fwpkm.bench.model_parity import check_model
+from fwpkm.bench.rows import Row, ratios, seconds
+from fwpkm.bench.systems import delta_rule_backends
+from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
+from fwpkm.ops.backend import name_backend
 from fwpkm.recipe import read_recipe
 from fwpkm.train.config import OptimizerConfig
 from fwpkm.train.optimizer import Optimizer
 
-Row = dict[str, Any]
-
 
 def compare_twins(
-    recipe: str, twin: str, *, device: str, streams: int, tokens: int, runs: int
+    recipe: str,
+    twin: str,
+    *,
+    device: str,
+    streams: int,
+    tokens: int,
+    runs: int,
+    parts: int = 1,
+    settings: Sequence[str] = (),
+    warmup: int = 3,
 ) -> Iterator[Row]:
-    """Yield both models' training steps and the median of their ratios.
+    """Yield both models' training steps and the median of their ratios, or which of them needs too much memory.
 
     A step is forward, backward, clipping and AdamW; with autocast to bfloat16 on a GPU.
 
@@ -29,45 +39,72 @@ def compare_twins(
         streams: Sequences of a step.
         tokens: Their length.
         runs: Measured steps of each.
+        parts: In how many parts, of as many sequences each, a step takes its gradient.
+        settings: Changes to both recipes.
+        warmup: Unmeasured steps of each.
 
     Raises:
-        RuntimeError: If the fast forms differ from the definition; no time is reported then.
+        ValueError: If the sequences cannot be parted so.
+        ParityError: If a fast form differs from its definition; no time is reported then.
     """
-    where = torch.device(device)
-    check_parity(device=where)
-    names = (twin, recipe)
-    steps = [_training_step(name, where, streams, tokens) for name in names]
-    peaks = [peak_device_bytes(step, where) for step in steps]
-    for step in steps:
-        seconds_of(step)
-    seconds = [[seconds_of(step) for step in steps] for _ in range(runs)]  # in turns: a busy moment hits both
-    ratios = Timing.of([with_memory / without for without, with_memory in seconds])
-    for name, own, peak in zip(names, zip(*seconds, strict=True), peaks, strict=True):
-        times = Timing.of(list(own))
-        spread = {"median_s": times.median, "p20_s": times.p20, "p80_s": times.p80, "runs": times.runs}
-        yield {
-            "what": "twins",
-            "recipe": name,
-            "streams": streams,
-            "tokens": tokens,
-            **spread,
-            "peak_bytes": peak,
-        }
-    shares = {"median": ratios.median, "p20": ratios.p20, "p80": ratios.p80}
-    yield {"what": "times twin", "recipe": recipe, "streams": streams, "tokens": tokens, **shares}
+    if parts < 1 or streams % parts:
+        raise ValueError(f"bench twins: parts must divide streams={streams}, got parts={parts}")
+    where, names = torch.device(device), (twin, recipe)
+    configs = [read_recipe(name, settings).model for name in names]
+    for config in configs:
+        check_model(config, ["training"], device=where, autocast=where.type == "cuda")
+    common: Row = {"streams": streams, "tokens": tokens, "parts": parts, "backend": name_backend(where)}
+    steps, peaks, own = [], [], []
+    for name, config in zip(names, configs, strict=True):
+        own.append({"what": "twins", "recipe": name, **common})
+        try:
+            with delta_rule_backends() as used:
+                steps.append(_training_step(config, where, streams, tokens, parts))
+                peaks.append(_peak_of_a_step(steps[-1], where, warmup))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            yield {**own[-1], "failed": "out of memory"}
+            return
+        own[-1]["gdn_backend"] = "+".join(sorted(used))
+    yield from _in_turns(steps, peaks, own, where, runs)
 
 
-def _training_step(name: str, device: torch.device, streams: int, tokens: int) -> Callable[[], None]:
+def _peak_of_a_step(step: Callable[[], None], device: torch.device, warmup: int) -> int | None:
+    for _ in range(warmup):
+        step()
+    return peak_device_bytes(step, device)
+
+
+def _in_turns(
+    steps: Sequence[Callable[[], None]],
+    peaks: Sequence[int | None],
+    own: Sequence[Row],
+    device: torch.device,
+    runs: int,
+) -> Iterator[Row]:
+    """Measure both steps one after the other, again and again: a busy moment hits both."""
+    spent = [[seconds_of(step, device) for step in steps] for _ in range(runs)]
+    for row, times, peak in zip(own, zip(*spent, strict=True), peaks, strict=True):
+        yield {**row, **seconds(Timing.of(list(times))), "peak_bytes": peak}
+    shares = Timing.of([with_memory / without for without, with_memory in spent])
+    yield {**own[-1], "what": "times twin", **ratios(shares)}
+
+
+def _training_step(
+    config: DecoderConfig, device: torch.device, streams: int, tokens: int, parts: int
+) -> Callable[[], None]:
     torch.manual_seed(0)
-    model = Decoder(read_recipe(name, []).model).to(device).train()
+    model = Decoder(config).to(device).train()
     optimizer = Optimizer(model, OptimizerConfig())
-    ids = torch.randint(model.config.vocab_size, (streams, tokens), device=device)
+    ids = torch.randint(config.vocab_size, (streams, tokens), device=device)
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss, _ = model.loss(ids)
-        loss.backward()
+        for part in ids.chunk(parts):
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                loss, _ = model.loss(part)
+            (loss / parts).backward()
         optimizer.clip()
         optimizer.step()
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-from fwpkm.bench.compare import append_rows, compare_systems
+from fwpkm.bench.compare import compare_systems
 from fwpkm.bench.layer import bench_layer
 from fwpkm.bench.lengths import SYSTEMS_BY_LENGTH, draw_lengths, measure_lengths
 from fwpkm.bench.model import MEASUREMENTS, RECIPE, bench_model
+from fwpkm.bench.rows import append_rows, machine_columns
 from fwpkm.bench.shapes import SHAPES
 from fwpkm.bench.systems import SYSTEMS
 from fwpkm.bench.twins import compare_twins
-from fwpkm.machine import describe_machine
+from fwpkm.machine import COMMIT_VARIABLE, is_clean
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--dtype", default="float32", help="of hidden states and projections: float32, bfloat16"
         )
     for kind in (compare, lengths, twins):
-        kind.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-        kind.add_argument("--append", type=Path, help="CSV file to append the rows to")
+        kind.add_argument(
+            "--append", type=Path, help="CSV file to append the rows to, from a clean tree only"
+        )
+        kind.add_argument(
+            "--allow-dirty",
+            action="store_true",
+            help="append rows of sources that differ from their commit, marked +",
+        )
     for kind in (layer, model, compare, lengths, twins):
+        kind.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         kind.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
@@ -70,18 +78,31 @@ def _add_twin_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--streams", type=int, default=8, help="sequences of a step")
     parser.add_argument("--tokens", type=int, default=512, help="their length")
     parser.add_argument("--runs", type=int, default=9, help="measured steps of each")
+    parser.add_argument(
+        "--parts",
+        type=int,
+        default=1,
+        help="parts of a step whose gradients are added up, to need less memory",
+    )
+    parser.add_argument("--set", dest="settings", metavar="NAME=VALUE", action="append", default=[])
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the measurements."""
-    machine = describe_machine()
+    append = getattr(options, "append", None)
+    machine = machine_columns(options.device)  # once: rows that are appended would make the tree look changed
+    if append and not is_clean(machine["commit"]) and not options.allow_dirty:
+        raise ValueError(
+            f"{options.what}: --append needs sources that are exactly a commit, got commit={machine['commit']}; commit "
+            f"first, name it in {COMMIT_VARIABLE} where the repository is not at hand, or pass --allow-dirty"
+        )
     rows = []
     if not options.json:
         print("  ".join(f"{name}={value}" for name, value in machine.items()))
     for row in _rows(options):
         rows.append(row)
-        if getattr(options, "append", None):
-            append_rows(options.append, [row])
+        if append:
+            append_rows(append, [row], machine)
         if not options.json:
             print(_line(row), flush=True)
     if getattr(options, "plots", None):
@@ -96,8 +117,9 @@ def run(options: argparse.Namespace) -> int:
 def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if options.what == "layer":
         return bench_layer(
-            tokens=options.tokens, longest=options.longest, runs=options.runs, dense_runs=options.dense_runs
-        )
+            tokens=options.tokens, longest=options.longest, runs=options.runs, dense_runs=options.dense_runs,
+            device=options.device,
+        )  # fmt: skip
     if options.what == "compare":
         how = {"device": options.device, "dtype": options.dtype, "runs": options.runs}
         return compare_systems(options.systems, options.shape, **how)
@@ -106,10 +128,13 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return measure_lengths(options.lengths, options.shape, **how)
     if options.what == "twins":
         sizes = {"streams": options.streams, "tokens": options.tokens, "runs": options.runs}
-        return compare_twins(options.recipe, options.twin, device=options.device, **sizes)
+        return compare_twins(
+            options.recipe, options.twin, device=options.device, parts=options.parts, settings=options.settings,
+            **sizes,
+        )  # fmt: skip
     return bench_model(
         recipe=options.recipe, settings=options.settings, tokens=options.tokens, longest=options.longest,
-        piece=options.piece, whats=options.only,
+        piece=options.piece, whats=options.only, device=options.device,
     )  # fmt: skip
 
 

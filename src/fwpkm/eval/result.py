@@ -51,5 +51,5 @@ class Origin:
             memory_layers=tuple(i for i, block in enumerate(model.blocks) if block.memory is not None),
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             yarn_factor=yarn_factor(model),
-            **describe_machine(),
+            **describe_machine(model.embed.weight.device),
         )

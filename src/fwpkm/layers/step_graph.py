@@ -42,6 +42,11 @@ class StepGraph(Generic[S]):
         """The state after all tokens so far; a value, which no later step edits."""
         return self._state if self._replay is None else self._replay.state
 
+    @property
+    def steps_left(self) -> int:
+        """Tokens that are replayed before one is carried out as ever; 0 if the next one is."""
+        return 0 if self._replay is None else self._replay.steps_left
+
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Return what the next token of each stream is answered; the next call may overwrite it.
