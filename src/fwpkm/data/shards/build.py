@@ -75,7 +75,7 @@ def build_corpus(
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{error.strerror}; {out} was not made, finished parts are kept in {building}: "
+            f"{error.strerror or error}; {out} was not made, finished parts are kept in {building}: "
             "mend this and give the same command again",
             error.filename or str(building),
         ) from error

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from fwpkm.data.extra import need
+from fwpkm.data.files import write_bytes, write_json
 from fwpkm.data.tokenizer.protocol import fingerprint_of, refuse_surrogates
 
 _SPECIAL_NAMES = {
@@ -91,10 +92,10 @@ class HuggingFaceTokenizer:
 
     def save(self, directory: Path) -> None:
         """Write `tokenizer.json`, and the special ids beside it."""
-        self._backend.save(str(directory / "tokenizer.json"))
+        write_bytes(directory / "tokenizer.json", self._backend.to_str(pretty=True).encode())
         special = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id}
         kept = {"kind": "hugging_face", "special": special, "allow_lossy": self._allow_lossy}
-        (directory / "fwpkm_tokenizer.json").write_text(json.dumps(kept, indent=1) + "\n")
+        write_json(directory / "fwpkm_tokenizer.json", kept)
 
     def _ids(self, text: str) -> Int[np.ndarray, " T"]:
         self._refuse(text)
