@@ -287,6 +287,7 @@ DAMAGE = {
     "unknown key": (_edit_manifest(tokeniser={}), r"manifest\.json: .*'tokeniser'; did you mean 'tokenizer'"),
     "outside": (_edit_manifest(shards__0__stem="../x"), r"stem must be a file's name, got '../x'"),
     "unknown split": (_edit_manifest(shards__0__split="tran"), r"unknown split 'tran'; did you mean 'train'"),
+    "no tokenizer": (lambda c: shutil.rmtree(c / "tokenizer"), r"tokenizer/fwpkm_tokenizer\.json: the file is missing"),
     "no manifest": (lambda c: (c / "manifest.json").unlink(), r"a corpus must hold manifest\.json, got none"),
     "half a manifest": (_edit("manifest.json", lambda raw: raw[:99]), r"manifest\.json: this must be JSON"),
     "borders fall": (_save_offsets(lambda o: o[[0, 2, 1, *range(3, len(o))]]), "must rise from 0 to .* at document 1"),
@@ -329,6 +330,28 @@ def test_verify_tells_where_a_token_or_an_end_is_impossible(sound: Path, tmp_pat
     np.save(tmp_path / "c" / TOKENS, tokens)
     with pytest.raises(ValueError, match=r"below 259, got 300 at 3\n.*document 0 must end with token 258"):
         verify_corpus(tmp_path / "c")
+
+
+def test_a_number_that_is_no_token_is_named_with_shard_and_place_wherever_it_is_read(
+    sound: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sound, tmp_path / "c")
+    tokens = np.load(tmp_path / "c" / TOKENS)
+    tokens[700] = 60_000
+    np.save(tmp_path / "c" / TOKENS, tokens)
+    documents = open_corpus(tmp_path / "c").documents()
+    message = rf"{TOKENS}: tokens must be below 259, got 60000 at 700; .*data verify"
+    assert len(documents.slice(600, 700)) == 100
+    for start, stop in ((700, 701), (690, 710), (0, documents.num_tokens)):
+        with pytest.raises(ValueError, match=message):
+            documents.slice(start, stop)
+
+
+def test_a_kept_tokenizer_that_is_damaged_is_named(sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path / "c")
+    (tmp_path / "c/tokenizer/fwpkm_tokenizer.json").write_text('{"ki')
+    with pytest.raises(ValueError, match=r"fwpkm_tokenizer\.json: this must be JSON"):
+        open_corpus(tmp_path / "c").tokenizer()
 
 
 def test_all_that_is_wrong_is_said_at_once(sound: Path, tmp_path: Path) -> None:

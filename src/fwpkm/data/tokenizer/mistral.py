@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from fwpkm.data.extra import need
 from fwpkm.data.files import write_bytes
-from fwpkm.data.tokenizer.protocol import fingerprint_of, refuse_surrogates
+from fwpkm.data.tokenizer.protocol import KEPT, fingerprint_of, refuse_surrogates
 
 FILE = "tokenizer.model.v1"
 _SPACE_MARK = "\u2581"
@@ -68,7 +68,7 @@ class SentencePieceTokenizer:
         """Write the model file and which kind it is."""
         write_bytes(directory / "tokenizer.model", self._model)
         kept = {"kind": "sentencepiece", "name": self.name}
-        write_bytes(directory / "fwpkm_tokenizer.json", f"{json.dumps(kept)}\n".encode())
+        write_bytes(directory / KEPT, f"{json.dumps(kept)}\n".encode())
 
     def _ids(self, text: str) -> list[int]:
         if _SPACE_MARK not in text:
