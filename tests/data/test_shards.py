@@ -225,6 +225,35 @@ def test_the_manifest_names_source_licence_hash_and_tokenizer(tmp_path: Path) ->
     assert corpus.manifest.num_empty == 1
 
 
+def test_blank_lines_at_a_place_where_an_input_is_cut_are_no_blank_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces_module, "_MIN_BYTES", 30)
+    (tmp_path / "a.jsonl").write_bytes(b"\n" * 100 + lines_of(["a"]) + b"\n" * 100)
+    assert texts_of(build_corpus([str(tmp_path / "a.jsonl")], tmp_path / "out", BYTES)) == ["a"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("small_units")
+def test_a_data_set_is_known_by_its_fingerprint_and_remade_when_it_has_changed(tmp_path: Path) -> None:
+    first = write_input(tmp_path, "hf", TEXTS)
+    known = build_corpus([first], tmp_path / "one", BYTES).manifest.sources
+    assert [source.fingerprint for source in known] == [datasets.load_from_disk(first[3:])._fingerprint]
+    assert build_corpus([first], tmp_path / "two", BYTES).manifest.sources == known
+
+    def stop(progress: Any) -> None:
+        if progress.done_units == 2:
+            raise _StopError
+
+    with pytest.raises(_StopError):
+        build_corpus([first], tmp_path / "out", BYTES, progress=stop)
+    shutil.rmtree(first[3:])
+    changed = [text.upper() for text in TEXTS]
+    corpus = build_corpus([write_input(tmp_path, "hf", changed)], tmp_path / "out", BYTES)
+    assert texts_of(corpus) == changed
+    assert corpus.manifest.sources[0].fingerprint != known[0].fingerprint
+
+
 def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
     corpus = build_corpus([write_input(tmp_path, "jsonl")], tmp_path / "out", BYTES)
     corpus.check_tokenizer(load_tokenizer("bytes"))
@@ -372,6 +401,12 @@ def test_an_empty_or_unknown_split_is_refused(tmp_path: Path) -> None:
         corpus.documents("trian")
 
 
+def table_without_rows() -> bytes:
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), out)
+    return out.getvalue().to_pybytes()
+
+
 GOOD_LINE = b'{"text": "a"}\n'
 BAD_INPUTS: dict[str, tuple[str, bytes, str]] = {
     "empty": ("a.txt", b"", r"a\.txt: the file is empty"),
@@ -388,7 +423,10 @@ BAD_INPUTS: dict[str, tuple[str, bytes, str]] = {
     "a number": ("a.jsonl", b'{"text": 5}\n', r"a\.jsonl, byte 0: the field 'text' must be text, got int"),
     "no table": ("a.parquet", b"PAR1 not", r"a\.parquet: this must be a whole Parquet file, got a damaged one"),
     "unknown": ("a.pdf", b"x", r"a\.pdf: the kind must be one of \.txt"),
-    "all empty": ("a.jsonl", b'{"text": " "}\n', r"all 1 documents are empty"),
+    "blank lines": ("a.jsonl", b"\n \n\n", r"a\.jsonl: the file holds no line"),
+    "packed blank lines": ("a.jsonl.gz", gzip.compress(b"\n \n\n"), r"a\.jsonl\.gz: the file holds no line"),
+    "no row": ("a.parquet", table_without_rows(), r"a\.parquet: the file holds no row"),
+    "all empty": ("a.jsonl", b'{"text": " "}\n', r"a\.jsonl: all 1 documents are empty"),
 }  # fmt: skip
 
 

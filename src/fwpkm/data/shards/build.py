@@ -190,7 +190,10 @@ def _finish(
         num_empty=sum(result.num_empty for result in results),
     )
     if not manifest.shards:
-        raise ValueError(f"{out}: all {manifest.num_empty} documents are empty; there is nothing to build")
+        raise ValueError(
+            f"{_listed([source.name for source in manifest.sources])}: all {manifest.num_empty} documents are empty; "
+            "there is nothing to build"
+        )
     write_json(building / FILE, manifest_to_json(manifest))
     open_corpus(building)
     _sweep(building, manifest)
@@ -205,6 +208,11 @@ def _sweep(building: Path, manifest: Manifest) -> None:
     for file in building.iterdir():
         if file.is_file() and file.name not in keep:
             file.unlink()
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _named(source: SourceEntry, books: dict[str, BookEntry]) -> SourceEntry:
