@@ -225,6 +225,35 @@ def test_the_manifest_names_source_licence_hash_and_tokenizer(tmp_path: Path) ->
     assert corpus.manifest.num_empty == 1
 
 
+def test_blank_lines_at_a_place_where_an_input_is_cut_are_no_blank_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces_module, "_MIN_BYTES", 30)
+    (tmp_path / "a.jsonl").write_bytes(b"\n" * 100 + lines_of(["a"]) + b"\n" * 100)
+    assert texts_of(build_corpus([str(tmp_path / "a.jsonl")], tmp_path / "out", BYTES)) == ["a"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("small_units")
+def test_a_data_set_is_known_by_its_fingerprint_and_remade_when_it_has_changed(tmp_path: Path) -> None:
+    first = write_input(tmp_path, "hf", TEXTS)
+    known = build_corpus([first], tmp_path / "one", BYTES).manifest.sources
+    assert [source.fingerprint for source in known] == [datasets.load_from_disk(first[3:])._fingerprint]
+    assert build_corpus([first], tmp_path / "two", BYTES).manifest.sources == known
+
+    def stop(progress: Any) -> None:
+        if progress.done_units == 2:
+            raise _StopError
+
+    with pytest.raises(_StopError):
+        build_corpus([first], tmp_path / "out", BYTES, progress=stop)
+    shutil.rmtree(first[3:])
+    changed = [text.upper() for text in TEXTS]
+    corpus = build_corpus([write_input(tmp_path, "hf", changed)], tmp_path / "out", BYTES)
+    assert texts_of(corpus) == changed
+    assert corpus.manifest.sources[0].fingerprint != known[0].fingerprint
+
+
 def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
     corpus = build_corpus([write_input(tmp_path, "jsonl")], tmp_path / "out", BYTES)
     corpus.check_tokenizer(load_tokenizer("bytes"))
@@ -287,6 +316,7 @@ DAMAGE = {
     "unknown key": (_edit_manifest(tokeniser={}), r"manifest\.json: .*'tokeniser'; did you mean 'tokenizer'"),
     "outside": (_edit_manifest(shards__0__stem="../x"), r"stem must be a file's name, got '../x'"),
     "unknown split": (_edit_manifest(shards__0__split="tran"), r"unknown split 'tran'; did you mean 'train'"),
+    "no tokenizer": (lambda c: shutil.rmtree(c / "tokenizer"), r"tokenizer/fwpkm_tokenizer\.json: the file is missing"),
     "no manifest": (lambda c: (c / "manifest.json").unlink(), r"a corpus must hold manifest\.json, got none"),
     "half a manifest": (_edit("manifest.json", lambda raw: raw[:99]), r"manifest\.json: this must be JSON"),
     "borders fall": (_save_offsets(lambda o: o[[0, 2, 1, *range(3, len(o))]]), "must rise from 0 to .* at document 1"),
@@ -331,6 +361,28 @@ def test_verify_tells_where_a_token_or_an_end_is_impossible(sound: Path, tmp_pat
         verify_corpus(tmp_path / "c")
 
 
+def test_a_number_that_is_no_token_is_named_with_shard_and_place_wherever_it_is_read(
+    sound: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sound, tmp_path / "c")
+    tokens = np.load(tmp_path / "c" / TOKENS)
+    tokens[700] = 60_000
+    np.save(tmp_path / "c" / TOKENS, tokens)
+    documents = open_corpus(tmp_path / "c").documents()
+    message = rf"{TOKENS}: tokens must be below 259, got 60000 at 700; .*data verify"
+    assert len(documents.slice(600, 700)) == 100
+    for start, stop in ((700, 701), (690, 710), (0, documents.num_tokens)):
+        with pytest.raises(ValueError, match=message):
+            documents.slice(start, stop)
+
+
+def test_a_kept_tokenizer_that_is_damaged_is_named(sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path / "c")
+    (tmp_path / "c/tokenizer/fwpkm_tokenizer.json").write_text('{"ki')
+    with pytest.raises(ValueError, match=r"fwpkm_tokenizer\.json: this must be JSON"):
+        open_corpus(tmp_path / "c").tokenizer()
+
+
 def test_all_that_is_wrong_is_said_at_once(sound: Path, tmp_path: Path) -> None:
     shutil.copytree(sound, tmp_path / "c")
     (tmp_path / "c" / TOKENS).unlink()
@@ -349,6 +401,12 @@ def test_an_empty_or_unknown_split_is_refused(tmp_path: Path) -> None:
         corpus.documents("trian")
 
 
+def table_without_rows() -> bytes:
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), out)
+    return out.getvalue().to_pybytes()
+
+
 GOOD_LINE = b'{"text": "a"}\n'
 BAD_INPUTS: dict[str, tuple[str, bytes, str]] = {
     "empty": ("a.txt", b"", r"a\.txt: the file is empty"),
@@ -365,7 +423,10 @@ BAD_INPUTS: dict[str, tuple[str, bytes, str]] = {
     "a number": ("a.jsonl", b'{"text": 5}\n', r"a\.jsonl, byte 0: the field 'text' must be text, got int"),
     "no table": ("a.parquet", b"PAR1 not", r"a\.parquet: this must be a whole Parquet file, got a damaged one"),
     "unknown": ("a.pdf", b"x", r"a\.pdf: the kind must be one of \.txt"),
-    "all empty": ("a.jsonl", b'{"text": " "}\n', r"all 1 documents are empty"),
+    "blank lines": ("a.jsonl", b"\n \n\n", r"a\.jsonl: the file holds no line"),
+    "packed blank lines": ("a.jsonl.gz", gzip.compress(b"\n \n\n"), r"a\.jsonl\.gz: the file holds no line"),
+    "no row": ("a.parquet", table_without_rows(), r"a\.parquet: the file holds no row"),
+    "all empty": ("a.jsonl", b'{"text": " "}\n', r"a\.jsonl: all 1 documents are empty"),
 }  # fmt: skip
 
 

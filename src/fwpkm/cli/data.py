@@ -1,6 +1,7 @@
 """Bring text, turn it into token shards, and check them."""
 
 import argparse
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -121,8 +122,12 @@ def _tokenizer(options: argparse.Namespace) -> int:
     tokenizer = train_bpe(texts, vocab_size=options.vocab_size, name=str(options.out))
     aside = options.out.with_name(options.out.name + ".part")
     aside.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(aside)
-    aside.rename(options.out)
+    try:
+        tokenizer.save(aside)
+        aside.rename(options.out)
+    except OSError:
+        shutil.rmtree(aside)
+        raise
     print(f"{options.out}: {tokenizer.vocab_size} ids, fingerprint {tokenizer.fingerprint}")
     return 0
 

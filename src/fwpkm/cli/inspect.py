@@ -8,6 +8,7 @@ from pathlib import Path
 from fwpkm.cli.progress import ProgressLine
 from fwpkm.cli.session_options import CHECKPOINT_HELP, check_out, load_reader, text_of
 from fwpkm.data.extra import need
+from fwpkm.data.files import write_bytes
 from fwpkm.inspect.data import page_data
 from fwpkm.inspect.guard import LOOPBACK
 from fwpkm.inspect.html import render_page
@@ -89,7 +90,7 @@ def _answers(inspection: Inspection, options: argparse.Namespace) -> list[Answer
 
 def _write(inspection: Inspection, answers: Sequence[Answer], options: argparse.Namespace) -> int:
     page = render_page(page_data(inspection, answers), inspection.pieces)
-    Path(options.out).write_text(page, encoding="utf-8")
+    write_bytes(Path(options.out), page.encode())
     print(f"{options.out}: {inspection.recording.num_tokens} tokens, {len(page) / 2**20:.1f} MiB")
     return 0
 

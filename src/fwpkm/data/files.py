@@ -6,17 +6,24 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
 
+from fwpkm.disk import writing
+
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write beside `path` and rename at the end; on any error, a full disk among them, leave nothing."""
+    """Write beside `path` and rename at the end; on any error, a full disk among them, leave nothing.
+
+    Raises:
+        OSError: If it cannot be written, with its name.
+    """
     aside = path.with_name(path.name + ".part")
     try:
-        with open(aside, "wb") as file:
+        with writing(path), open(aside, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -26,16 +33,24 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    with whole_file(path) as file:
-        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "surrogatepass"))
 
 
 def write_array(path: Path, array: np.ndarray) -> str:
     """Write a .npy file, whole or not at all; return its hash."""
     with whole_file(path) as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
+        # Given a file, numpy writes past Python and cannot say why it stopped.
+        plain: Any = SimpleNamespace(write=file.write)
+        np.lib.format.write_array(plain, array, allow_pickle=False)
     return hash_file(path)
 
 

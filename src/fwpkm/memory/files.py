@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fwpkm.disk import writing
+
 VERSION = 1
 """Of the file format; a reader refuses what it does not know."""
 
@@ -47,7 +49,11 @@ def digest(x: Tensor) -> str:
 
 
 def write_file(path: str | os.PathLike[str], file: MemoryFile) -> int:
-    """Write `file` beside `path` and move it there once it is safely on disk; returns its bytes."""
+    """Write `file` beside `path` and move it there once it is safely on disk; returns its bytes.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk, with its name; what was at `path` is left as it was.
+    """
     path = Path(path)
     tensors = {name: x.detach().cpu().contiguous() for name, x in file.tensors.items()}
     hashes = {name: digest(x) for name, x in tensors.items()}
@@ -60,9 +66,10 @@ def write_file(path: str | os.PathLike[str], file: MemoryFile) -> int:
         # What this process' files usually may; the library keeps its own to their owner.
         os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = aside.stat().st_mode
-        save_file(tensors, aside, metadata)
-        aside.chmod(mode)
-        _flush_to_disk(aside)
+        with writing(path):
+            save_file(tensors, aside, metadata)
+            aside.chmod(mode)
+            _flush_to_disk(aside)
         num_bytes = aside.stat().st_size
         os.replace(aside, path)
     except BaseException:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fwpkm.disk import writing
 from fwpkm.models.checkpoint_files import read_checkpoint, written_whole
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
@@ -78,7 +79,8 @@ def export_release(source: Path, target: Path) -> list[str]:
     ids = {name: config[name] for name in _TOKEN_IDS if config.get(name) is not None}
     with written_whole(target) as folder:
         named = {name: x.contiguous() for name, x in weights.items()}
-        save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
+        with writing(folder / WEIGHTS):
+            save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
         described = {
             "architectures": ["Qwen3NextMemForCausalLM"],
             "model_type": "qwen3_next_mem",

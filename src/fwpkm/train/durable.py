@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fwpkm.disk import writing
+
 MANIFEST = "manifest.json"
 """Lists a folder's files with their sizes and hashes; written last."""
 _ASIDE = ".unfinished"
@@ -18,10 +20,19 @@ class UnreadableError(Exception):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is the old one or the new one, whenever the machine stops."""
+    """Write a file so that it is the old one or the new one, whenever the machine stops.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk, with its name.
+    """
     aside = path.with_name(f"{path.name}{_ASIDE}")
-    aside.write_text(text, encoding="utf-8")
-    _sync(aside)
+    try:
+        with writing(path):
+            aside.write_text(text, encoding="utf-8")
+            _sync(aside)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
     os.replace(aside, path)
     _sync(path.parent)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fwpkm.disk import writing
 from fwpkm.machine import describe_machine
 from fwpkm.recipe import Recipe, read_recipe
 from fwpkm.train.durable import remove_unfinished, write_json, write_text
@@ -84,7 +85,7 @@ class RunFolder:
 
     def append_metrics(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Add a line; what a sudden end leaves of it is dropped on resuming."""
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
 
     def _metric_lines(self) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from fwpkm.data.shards.corpus import TokenCorpus, open_corpus
 from fwpkm.data.shards.manifest import FILE, Manifest, SourceEntry, TokenizerEntry, manifest_to_json
 from fwpkm.data.shards.pieces import Piece, plan_units
 from fwpkm.data.shards.unit import BuildOptions, UnitResult, UnitWriter, result_file, token_dtype, unit_key
+from fwpkm.data.shards.workers import Lock, end_with_parent, locked
 from fwpkm.data.tokenizer import Tokenizer
 from fwpkm.nested import from_mapping
 
@@ -56,7 +57,7 @@ def build_corpus(
     Raises:
         ValueError: If `out` exists, or an input is not what it should be; the message names file and place.
         OSError: If the disk fills or a file cannot be written; what is finished is kept in OUT.building.
-        RuntimeError: If a worker dies.
+        RuntimeError: If a worker dies, or another build of `out` is at work.
     """
     options, out = options or BuildOptions(), Path(out)
     if workers < 1:
@@ -69,20 +70,22 @@ def build_corpus(
     units = dict(enumerate(plan_units(inputs)))
     building = out.with_name(out.name + ".building")
     try:
-        _begin(building, tokenizer)
-        results = _run(building, options, units, tokenizer, workers, progress)
-        return _finish(building, out, tokenizer, results, books)
+        building.mkdir(parents=True, exist_ok=True)
+        with locked(building) as lock:
+            _begin(building, tokenizer)
+            results = _run(building, options, units, tokenizer, workers, progress, lock)
+            return _finish(building, out, tokenizer, results, books)
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{error.strerror}; {out} was not made, finished parts are kept in {building}: "
+            f"{error.strerror or error}; {out} was not made, finished parts are kept in {building}: "
             "mend this and give the same command again",
             error.filename or str(building),
         ) from error
 
 
 def _begin(building: Path, tokenizer: Tokenizer) -> None:
-    (building / "tokenizer").mkdir(parents=True, exist_ok=True)
+    (building / "tokenizer").mkdir(exist_ok=True)
     tokenizer.save(building / "tokenizer")
 
 
@@ -93,6 +96,7 @@ def _run(
     tokenizer: Tokenizer,
     workers: int,
     progress: Callable[[Progress], None],
+    lock: Lock,
 ) -> list[UnitResult]:
     """Do all units that have no result yet; return the results of all, in order."""
     results: dict[int, UnitResult] = {}
@@ -102,7 +106,7 @@ def _run(
             results[number] = from_mapping(UnitResult, read_json(file))
     progress(_progress(results, len(units)))
     missing = {number: unit for number, unit in units.items() if number not in results}
-    for number, result in _work(building, options, missing, min(workers, max(len(missing), 1))):
+    for number, result in _work(building, options, missing, min(workers, max(len(missing), 1)), lock):
         results[number] = result
         progress(_progress(results, len(units)))
     return [results[number] for number in units]
@@ -119,7 +123,7 @@ def _progress(results: dict[int, UnitResult], num_units: int) -> Progress:
 
 
 def _work(
-    building: Path, options: BuildOptions, units: dict[int, Unit], workers: int
+    building: Path, options: BuildOptions, units: dict[int, Unit], workers: int, lock: Lock
 ) -> Iterator[tuple[int, UnitResult]]:
     if workers == 1:
         writer = UnitWriter(building, options)
@@ -127,7 +131,10 @@ def _work(
         return
     # Spawned, not forked: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(building, options)
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(building, options, lock),
     )
     try:
         futures = {pool.submit(_write_unit, number, unit): number for number, unit in units.items()}
@@ -153,8 +160,11 @@ _writer: UnitWriter | None = None
 """The one of this worker process."""
 
 
-def _start_worker(building: Path, options: BuildOptions) -> None:
+def _start_worker(
+    building: Path, options: BuildOptions, lock: Lock
+) -> None:  # holds `lock` by having been given it
     global _writer
+    end_with_parent()
     _writer = UnitWriter(building, options)
 
 
@@ -180,7 +190,10 @@ def _finish(
         num_empty=sum(result.num_empty for result in results),
     )
     if not manifest.shards:
-        raise ValueError(f"{out}: all {manifest.num_empty} documents are empty; there is nothing to build")
+        raise ValueError(
+            f"{_listed([source.name for source in manifest.sources])}: all {manifest.num_empty} documents are empty; "
+            "there is nothing to build"
+        )
     write_json(building / FILE, manifest_to_json(manifest))
     open_corpus(building)
     _sweep(building, manifest)
@@ -195,6 +208,11 @@ def _sweep(building: Path, manifest: Manifest) -> None:
     for file in building.iterdir():
         if file.is_file() and file.name not in keep:
             file.unlink()
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _named(source: SourceEntry, books: dict[str, BookEntry]) -> SourceEntry:

@@ -11,6 +11,7 @@ from fwpkm.data.documents import TokenDocuments
 from fwpkm.data.files import hash_file, read_json
 from fwpkm.data.shards.manifest import SPLITS, Manifest, ShardEntry, read_manifest
 from fwpkm.data.tokenizer import Tokenizer, load_tokenizer
+from fwpkm.data.tokenizer.protocol import KEPT
 from fwpkm.nested import unknown_name
 
 _OPEN_AT_ONCE = 128
@@ -19,15 +20,26 @@ _OPEN_AT_ONCE = 128
 class MappedTokens:
     """The tokens of a shard, read from disk when they are asked for; only some files are open at a time."""
 
-    def __init__(self, path: Path, length: int) -> None:
-        self.path, self._length = path, length
+    def __init__(self, path: Path, length: int, vocab_size: int) -> None:
+        self.path, self._length, self._vocab_size = path, length, vocab_size
         self._stamp = path.stat().st_mtime_ns  # a corpus built anew in the same place is another one
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, part: slice) -> Integer[np.ndarray, " T"]:
-        return _mapped(self.path, self._stamp)[part]
+        """Return some of them.
+
+        Raises:
+            ValueError: If one is no token of the tokenizer that made them, with the place.
+        """
+        tokens = _mapped(self.path, self._stamp)[part]
+        problem = _beyond(self.path, tokens, self._vocab_size, start=part.indices(self._length)[0])
+        if problem:
+            raise ValueError(
+                f"{problem}; `fwpkm data verify` tells what else is wrong; build the corpus again"
+            )
+        return tokens
 
 
 class TokenCorpus:
@@ -53,7 +65,12 @@ class TokenCorpus:
         if not shards:
             raise ValueError(f"{self.path}: the split {split!r} is empty; build with --held-out")
         return TokenDocuments(
-            [MappedTokens(_tokens_file(self.path, shard), shard.num_tokens) for shard in shards],
+            [
+                MappedTokens(
+                    _tokens_file(self.path, shard), shard.num_tokens, self.manifest.tokenizer.vocab_size
+                )
+                for shard in shards
+            ],
             [np.load(_offsets_file(self.path, shard)) for shard in shards],
             eos_id=self.manifest.tokenizer.eos_id,
             names=self._names(shards),
@@ -105,6 +122,8 @@ def open_corpus(path: Path | str) -> TokenCorpus:
     path = Path(path)
     manifest = read_manifest(path)
     problems = [problem for shard in manifest.shards for problem in _check_sizes(path, shard, manifest.dtype)]
+    if not (kept := path / "tokenizer" / KEPT).is_file():
+        problems.append(f"{kept}: the file is missing; build the corpus again")
     if problems:
         raise ValueError("\n".join(problems))
     return TokenCorpus(path, manifest)
@@ -181,14 +200,20 @@ def _check_content(corpus: TokenCorpus, shard: ShardEntry) -> list[str]:
         if hash_file(file) != wanted
     ]
     tokens, made_by = np.load(tokens_file, mmap_mode="r"), corpus.manifest.tokenizer
-    if (beyond := np.flatnonzero(tokens >= made_by.vocab_size)).size:
-        problems.append(
-            f"{tokens_file}: tokens must be below {made_by.vocab_size}, got {tokens[beyond[0]]} at {beyond[0]}"
-        )
+    if beyond := _beyond(tokens_file, tokens, made_by.vocab_size):
+        problems.append(beyond)
     ends = tokens[np.load(offsets_file)[1:] - 1]
     if (open_ended := np.flatnonzero(ends != made_by.eos_id)).size:
         problems.append(f"{tokens_file}: document {open_ended[0]} must end with token {made_by.eos_id}")
     return problems
+
+
+def _beyond(file: Path, tokens: Integer[np.ndarray, " T"], vocab_size: int, *, start: int = 0) -> str | None:
+    """Say where the first number is that is no token, if one is; `start` is where in the file they begin."""
+    if not len(tokens) or tokens.max() < vocab_size:
+        return None
+    place = int(np.argmax(tokens >= vocab_size))
+    return f"{file}: tokens must be below {vocab_size}, got {tokens[place]} at {start + place}"
 
 
 @lru_cache(maxsize=_OPEN_AT_ONCE)

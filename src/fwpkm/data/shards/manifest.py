@@ -35,6 +35,8 @@ class SourceEntry:
     num_bytes: int | None = None
     sha256: str | None = None
     """Of the input file; unset for data sets, which have no file."""
+    fingerprint: str | None = None
+    """Of a data set: what the library `datasets` says of its content; unset for files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

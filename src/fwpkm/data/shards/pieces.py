@@ -29,6 +29,8 @@ class Piece:
     start: int = 0
     stop: int = 0
     num_bytes: int = 0
+    fingerprint: str | None = None
+    """Of the content of a data set, as its library gives it; files have their time and their hash."""
 
     @property
     def is_first(self) -> bool:
@@ -76,8 +78,19 @@ def _find_files(inputs: Sequence[str]) -> tuple[list[tuple[Path, str, str]], lis
             if not kind_of(path):
                 problems.append(f"{path}: the kind must be one of {', '.join(_KINDS)}")
     problems += [f"{path}: the file is empty" for path, _, kind in files if kind and not path.stat().st_size]
+    problems += [
+        f"{path}: the file holds no line" for path, _, kind in files if kind == LINES and _is_blank(path)
+    ]
     problems += [f"{path}: it is given twice" for path in _repeated([path.resolve() for path, _, _ in files])]
     return [(path, name, kind) for path, name, kind in files if kind], problems
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a file that is not empty holds white space only; one with text is known by its first bytes."""
+    if not path.stat().st_size:
+        return False
+    with open(path, "rb") as file:
+        return not any(part.strip() for part in iter(lambda: file.read(1 << 16), b""))
 
 
 def kind_of(path: Path) -> str | None:
@@ -93,7 +106,10 @@ def _repeated(paths: list[Path]) -> list[Path]:
 def _cut(path: Path, name: str, kind: str, size: int, target: int) -> list[Piece]:
     if kind == TABLE:
         with at_file(str(path), "Parquet file"):
-            groups = need("pyarrow.parquet", "data").ParquetFile(path).num_row_groups
+            about = need("pyarrow.parquet", "data").ParquetFile(path).metadata
+            groups, rows = about.num_row_groups, about.num_rows
+        if not rows:
+            raise ValueError(f"{path}: the file holds no row")
         return [
             Piece(kind=kind, path=str(path), name=name, start=i, stop=i + 1, num_bytes=size // groups)
             for i in range(groups)
@@ -109,10 +125,20 @@ def _cut(path: Path, name: str, kind: str, size: int, target: int) -> list[Piece
 
 
 def _cut_dataset(name: str) -> list[Piece]:
-    rows = dataset_rows(name)
+    dataset = load_dataset(name)
+    rows = len(dataset)
+    if not rows:
+        raise ValueError(f"{name}: the data set is empty")
     step = max(1, -(-rows // _UNITS))
     return [
-        Piece(kind=DATASET, path=name, name=name, start=i, stop=min(i + step, rows))
+        Piece(
+            kind=DATASET,
+            path=name,
+            name=name,
+            start=i,
+            stop=min(i + step, rows),
+            fingerprint=dataset._fingerprint,
+        )
         for i in range(0, rows, step)
     ]
 
@@ -132,18 +158,6 @@ def load_dataset(name: str) -> Any:
         return datasets.load_dataset(path, config or None, split=split or "train")
     except Exception as error:  # the library raises whatever its hub, its readers and its scripts raise
         raise ValueError(f"{name}: the data set cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def dataset_rows(name: str) -> int:
-    """Count the rows of a data set.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    rows = len(load_dataset(name))
-    if not rows:
-        raise ValueError(f"{name}: the data set is empty")
-    return rows
 
 
 def _group(pieces: list[Piece], target: int) -> list[tuple[Piece, ...]]:

@@ -78,12 +78,13 @@ def _read_lines(piece: Piece, field: str) -> Iterator[Document]:
 
 
 def _read_packed_lines(piece: Piece, field: str) -> Iterator[Document]:
-    number = 0
+    blank = True
     with at_file(piece.path, "compressed file"), _opened(piece.path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
+                blank = False
                 yield Document(text=_text_of_line(line, field, piece.path, f"line {number}"))
-    if not number:
+    if blank:
         raise ValueError(f"{piece.path}: the file holds no line")
 
 

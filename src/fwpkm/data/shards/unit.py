@@ -153,6 +153,7 @@ class UnitWriter:
             licence=self.options.licence,
             num_bytes=file.stat().st_size if file else None,
             sha256=hash_file(file) if file else None,
+            fingerprint=piece.fingerprint,
         )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from fwpkm.data.tokenizer.protocol import fingerprint_of
+from fwpkm.data.files import write_bytes
+from fwpkm.data.tokenizer.protocol import KEPT, fingerprint_of
 
 SPECIAL = {"pad": 256, "bos": 257, "eos": 258}
 
@@ -45,7 +46,7 @@ class ByteTokenizer:
 
     def save(self, directory: Path) -> None:
         """Write the one word that says it all."""
-        (directory / "fwpkm_tokenizer.json").write_text(json.dumps({"kind": "bytes"}) + "\n")
+        write_bytes(directory / KEPT, b'{"kind": "bytes"}\n')
 
     def save_for_transformers(self, directory: Path) -> None:
         """Write what transformers' AutoTokenizer reads: byte-level BPE without any merge, which gives the same ids."""

@@ -1,6 +1,5 @@
 """Any tokenizer that is kept as a Hugging Face `tokenizer.json`, our own trained ones included."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from fwpkm.data.extra import need
-from fwpkm.data.tokenizer.protocol import fingerprint_of, refuse_surrogates
+from fwpkm.data.files import read_json, write_bytes, write_json
+from fwpkm.data.tokenizer.protocol import KEPT, fingerprint_of, refuse_surrogates
 
 _SPECIAL_NAMES = {
     "bos": ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<|im_start|>", "<bos>", "[CLS]"),
@@ -91,10 +91,10 @@ class HuggingFaceTokenizer:
 
     def save(self, directory: Path) -> None:
         """Write `tokenizer.json`, and the special ids beside it."""
-        self._backend.save(str(directory / "tokenizer.json"))
+        write_bytes(directory / "tokenizer.json", self._backend.to_str(pretty=True).encode())
         special = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id}
         kept = {"kind": "hugging_face", "special": special, "allow_lossy": self._allow_lossy}
-        (directory / "fwpkm_tokenizer.json").write_text(json.dumps(kept, indent=1) + "\n")
+        write_json(directory / KEPT, kept)
 
     def _ids(self, text: str) -> Int[np.ndarray, " T"]:
         self._refuse(text)
@@ -154,10 +154,10 @@ def load_gguf(file: Path, *, allow_lossy: bool = False) -> HuggingFaceTokenizer:
 
 
 def _special_ids(directory: Path, backend: Any) -> dict[str, int]:
-    ours, theirs = directory / "fwpkm_tokenizer.json", directory / "tokenizer_config.json"
+    ours, theirs = directory / KEPT, directory / "tokenizer_config.json"
     if ours.is_file():
-        return json.loads(ours.read_text())["special"]
-    config = json.loads(theirs.read_text()) if theirs.is_file() else {}
+        return read_json(ours)["special"]
+    config = read_json(theirs) if theirs.is_file() else {}
     given = {kind: config.get(f"{kind}_token") for kind in _SPECIAL_NAMES}
     named = {kind: t["content"] if isinstance(t, dict) else t for kind, t in given.items() if t}
     ids = {kind: backend.token_to_id(token) for kind, token in named.items()}

@@ -1,14 +1,14 @@
 """From a word or a path to a tokenizer."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fwpkm.data.files import read_json
 from fwpkm.data.tokenizer.byte import ByteTokenizer
 from fwpkm.data.tokenizer.hugging_face import load_gguf, load_hugging_face
 from fwpkm.data.tokenizer.mistral import SentencePieceTokenizer, load_mistral
-from fwpkm.data.tokenizer.protocol import Tokenizer
+from fwpkm.data.tokenizer.protocol import KEPT, Tokenizer
 from fwpkm.nested import unknown_name
 
 _NAMED: dict[str, Callable[[], Tokenizer]] = {"bytes": ByteTokenizer, "mistral": load_mistral}
@@ -35,8 +35,8 @@ def load_tokenizer(spec: str | Path, *, allow_lossy: bool = False) -> Tokenizer:
         )
     if path.suffix == ".gguf":
         return load_gguf(path, allow_lossy=allow_lossy)
-    kept = path / "fwpkm_tokenizer.json"
-    described: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {"kind": "hugging_face"}
+    kept = path / KEPT
+    described: dict[str, Any] = read_json(kept) if kept.is_file() else {"kind": "hugging_face"}
     match described["kind"]:
         case "bytes":
             return ByteTokenizer()

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int
 
 from fwpkm.data.extra import need
-from fwpkm.data.tokenizer.protocol import fingerprint_of, refuse_surrogates
+from fwpkm.data.files import write_bytes
+from fwpkm.data.tokenizer.protocol import KEPT, fingerprint_of, refuse_surrogates
 
 FILE = "tokenizer.model.v1"
 _SPACE_MARK = "\u2581"
@@ -65,9 +66,9 @@ class SentencePieceTokenizer:
 
     def save(self, directory: Path) -> None:
         """Write the model file and which kind it is."""
-        (directory / "tokenizer.model").write_bytes(self._model)
+        write_bytes(directory / "tokenizer.model", self._model)
         kept = {"kind": "sentencepiece", "name": self.name}
-        (directory / "fwpkm_tokenizer.json").write_text(json.dumps(kept) + "\n")
+        write_bytes(directory / KEPT, f"{json.dumps(kept)}\n".encode())
 
     def _ids(self, text: str) -> list[int]:
         if _SPACE_MARK not in text:

@@ -8,6 +8,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
+KEPT = "fwpkm_tokenizer.json"
+"""The file that every saved tokenizer has: which kind it is."""
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
