@@ -1,6 +1,7 @@
 """Measure a trained model: needles, perplexity, gates, slots, continual; and make a page of what was measured."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +20,12 @@ from fwpkm.eval.needles import NeedleResult, NeedleSettings, measure_needles
 from fwpkm.eval.perplexity import PerplexityResult, PerplexitySettings, measure_perplexity
 from fwpkm.eval.reader import ModelReader
 from fwpkm.eval.result import Origin
+from fwpkm.eval.seen import seen_among
 from fwpkm.eval.slots import SlotResult, SlotSettings, measure_slots
 from fwpkm.eval.text import open_documents
 from fwpkm.eval.yarn import stretch
 from fwpkm.models.decoder import Decoder
+from fwpkm.models.shipped import find_checkpoint
 from fwpkm.report.continual import continual_tables
 from fwpkm.report.needles import needle_tables
 from fwpkm.report.others import gate_table, perplexity_table, slot_table
@@ -135,6 +138,7 @@ def run(options: argparse.Namespace) -> int:
         checkpoint=options.checkpoint,
         text=options.text,
         tokenizer=f"{tokenizer.name} ({tokenizer.fingerprint})",
+        seen_in_training=_warned_of_seen(options, settings),
     )
     result = _MEASURES[options.what](model, tokenizer, options.text, settings, origin)
     save_result(out, result)
@@ -204,6 +208,19 @@ def _continual(
     first, other = open_documents(text, tokenizer), open_documents(settings.other, tokenizer)
     cells = measure_continual(model, first, other, settings, ProgressLine("streams"))
     return ContinualResult(origin=origin, settings=settings, cells=cells)
+
+
+def _warned_of_seen(options: argparse.Namespace, settings: Any) -> tuple[str, ...]:
+    """Return which of the texts the model was trained on, after a warning of each."""
+    texts = (options.text, settings.other) if options.what == "continual" else (options.text,)
+    seen = seen_among(texts, find_checkpoint(options.checkpoint))
+    for text in seen:
+        print(
+            f"fwpkm eval: warning: {options.checkpoint} was trained on all of {text!r}, so nothing of it is held out; "
+            "--text takes a text that it has not read",
+            file=sys.stderr,
+        )
+    return seen
 
 
 _MEASURES: dict[str, Callable[..., Result]] = {
