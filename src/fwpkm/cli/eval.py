@@ -27,6 +27,7 @@ from fwpkm.eval.yarn import stretch
 from fwpkm.models.decoder import Decoder
 from fwpkm.models.shipped import find_checkpoint
 from fwpkm.report.continual import continual_tables
+from fwpkm.report.figures import draw_result, write_figures
 from fwpkm.report.needles import needle_tables
 from fwpkm.report.others import gate_table, perplexity_table, slot_table
 from fwpkm.report.page import write_report
@@ -107,6 +108,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         own.add_argument("--name", help="what tables call the model; default: its folder")
         own.add_argument("--out", type=Path, help="JSON file to write; default: results/WHAT-NAME-TIME.json")
+        own.add_argument(
+            "--no-plots",
+            dest="plots",
+            action="store_false",
+            help="write no drawings (SVG) beside the JSON file",
+        )
         own.add_argument("--device", default="cpu")
         add_settings(own, cls, _HELP[kind])
         if kind in _LONGEST:
@@ -123,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, print a table, write a file."""
+    """Measure, write a file and its drawings, print a table."""
     if options.what == "report":
         return _report(options)
     settings: Any = settings_of(options, _SETTINGS[options.what], _HELP[options.what])
@@ -142,8 +149,9 @@ def run(options: argparse.Namespace) -> int:
     )
     result = _MEASURES[options.what](model, tokenizer, options.text, settings, origin)
     save_result(out, result)
+    drawn = write_figures(out, draw_result(result)) if options.plots else []
     print("\n\n".join(table.to_text() for table in tables_of(result)))
-    print(f"\n{out}")
+    print(f"\n{out}", *drawn, sep="\n")
     return 0
 
 
