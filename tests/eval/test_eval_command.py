@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from eval_readers import make_tiny
@@ -12,6 +13,7 @@ from fwpkm.data.tokenizer import ByteTokenizer
 from fwpkm.eval.files import kind_of, load_result
 from fwpkm.eval.needles import NeedleResult
 from fwpkm.models.files import save_model
+from fwpkm.report.page import make_page
 
 OPTIONS = {
     "needles": ["--lengths", "300", "--depths", "0.5", "--samples", "2", "--reads", "1", "2"],
@@ -27,6 +29,16 @@ HEADS = {
     "slots": "median age",
     "continual": "saved again by",
 }
+
+
+FIGURES = {
+    "needles": {"a-lengths.svg", "a-depths-1-read.svg", "a-depths-2-reads.svg", "a-depths-1-read-memory-off.svg",
+                "a-depths-2-reads-memory-off.svg"},
+    "perplexity": {"a.svg"},
+    "gates": {"a.svg"},
+    "slots": {"a-growth.svg", "a-ages.svg"},
+    "continual": {"a-phase-1.svg", "a-phase-2.svg", "a-phase-3.svg"},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -51,6 +63,37 @@ def test_each_measurement_prints_a_table_and_writes_a_result(
     assert result.origin.name == "run"
     assert result.origin.text == "novel"
     assert result.origin.memory_layers == (0, 2)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_each_measurement_draws_what_the_page_shows(
+    kind: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    more = ["--ablations", "memory_off"] if kind == "needles" else []
+    out = tmp_path / "new" / "a.json"
+    assert main(["eval", kind, checkpoint, *OPTIONS[kind], *more, "--out", str(out)]) == 0
+    drawn = {path.name: path.read_text() for path in out.parent.glob("*.svg")}
+    assert drawn.keys() == FIGURES[kind]
+    assert {Path(line).name for line in capsys.readouterr().out.splitlines()} >= drawn.keys()
+    page = make_page([load_result(out)], title="All")
+    assert page.count("<svg ") == len(drawn)
+    for svg in drawn.values():
+        assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+        assert svg in page
+        assert "nothing to draw" not in svg
+
+
+def test_drawings_can_be_left_out(checkpoint: str, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "a.json"
+    assert main(["eval", "slots", checkpoint, *OPTIONS["slots"], "--no-plots", "--out", str(out)]) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["a.json"]
+
+
+def test_a_drawing_never_takes_its_results_place(checkpoint: str, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "a.svg"
+    assert main(["eval", "gates", checkpoint, *OPTIONS["gates"], "--out", str(out)]) == 0
+    assert kind_of(load_result(out)) == "gates"
+    assert (out.parent / "a.svg.svg").read_text().startswith("<svg ")
 
 
 def test_a_log_hears_now_and_then_how_far_it_is(
@@ -92,8 +135,10 @@ def test_a_file_is_named_after_measurement_model_and_time(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["eval", "slots", checkpoint, *OPTIONS["slots"], "--name", "mine"]) == 0
-    (written,) = (tmp_path / "results").iterdir()
+    (written,) = (tmp_path / "results").glob("*.json")
     assert written.name.startswith("slots-mine-")
+    names = {path.name for path in (tmp_path / "results").iterdir()}
+    assert names == {written.name, f"{written.stem}-growth.svg", f"{written.stem}-ages.svg"}
 
 
 def test_results_become_one_page(checkpoint: str, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def test_models_are_found_by_name_and_by_folder(tmp_path: Path) -> None:
 
 def test_reading_and_asking_work_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = load_tokenizer("bytes")
-    _, unread = novel_documents(tokenizer)
-    sample = NeedleMaker("paper", tokenizer, ProseHaystack(unread)).sample(length=6000, depth=0.3, seed=1)
+    _, ending = novel_documents(tokenizer)
+    sample = NeedleMaker("paper", tokenizer, ProseHaystack(ending)).sample(length=6000, depth=0.3, seed=1)
     (tmp_path / "book.txt").write_bytes(tokenizer.decode(sample.context).encode())
     memory = str(tmp_path / "book.fwpkm")
     assert main(["read", "small", str(tmp_path / "book.txt"), "--out", memory]) == 0
@@ -41,12 +41,12 @@ def test_reading_and_asking_work_at_once(tmp_path: Path, capsys: pytest.CaptureF
 def test_what_it_knows_is_in_its_memory() -> None:
     folder = find_checkpoint("small")
     model, tokenizer = load_model(folder), load_tokenizer(folder)
-    _, unread = novel_documents(tokenizer)
+    _, ending = novel_documents(tokenizer)
     torch.manual_seed(0)
     settings = NeedleSettings(
         lengths=(2048,), depths=(0.2, 0.5), reads=(1,), samples=4, ablations=("memory_off", "wrong_document")
     )
-    maker = NeedleMaker("paper", tokenizer, ProseHaystack(unread))
+    maker = NeedleMaker("paper", tokenizer, ProseHaystack(ending))
     right = dict.fromkeys(("normal", "memory_off", "wrong_document"), 0)
     for cell in measure_needles(ModelReader(model), maker, settings):
         right[cell.variant] += cell.right

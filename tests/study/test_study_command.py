@@ -43,6 +43,7 @@ def test_it_leaves_models_results_and_how_they_came_to_be(study: Path) -> None:
     figures = {path.stem for path in (out / "figures").iterdir()}
     assert {"training", "needles-1-read", "depths-memory-1-read", "depths-diverges-1-read"} <= figures
     assert all((out / f"figures/{name}.svg").read_text().startswith("<svg ") for name in figures)
+    assert not list(out.glob("memory/**/*.svg"))
     result = load_result(out / NEEDLES)
     assert result.origin.name == "memory"
     assert result.origin.command.startswith("fwpkm eval needles ")

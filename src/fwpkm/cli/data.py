@@ -46,6 +46,7 @@ def _add_get(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", default=[], metavar="SOURCE", help="sources wanted; others are left"
     )
     parser.add_argument("--skip-missing", action="store_true", help="do without sources that cannot be had")
+    parser.set_defaults(goes_on=True)
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +68,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--origin", default=BuildOptions().origin, help="who published the text")
     parser.add_argument("--licence", default=BuildOptions().licence, help="under which terms")
     parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.set_defaults(goes_on=True)
 
 
 def _add_tokenizer(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """Measure a trained model: needles, perplexity, gates, slots, continual; and make a page of what was measured."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +20,14 @@ from fwpkm.eval.needles import NeedleResult, NeedleSettings, measure_needles
 from fwpkm.eval.perplexity import PerplexityResult, PerplexitySettings, measure_perplexity
 from fwpkm.eval.reader import ModelReader
 from fwpkm.eval.result import Origin
+from fwpkm.eval.seen import seen_among
 from fwpkm.eval.slots import SlotResult, SlotSettings, measure_slots
 from fwpkm.eval.text import open_documents
 from fwpkm.eval.yarn import stretch
 from fwpkm.models.decoder import Decoder
+from fwpkm.models.shipped import find_checkpoint
 from fwpkm.report.continual import continual_tables
+from fwpkm.report.figures import draw_result, write_figures
 from fwpkm.report.needles import needle_tables
 from fwpkm.report.others import gate_table, perplexity_table, slot_table
 from fwpkm.report.page import write_report
@@ -104,6 +108,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         own.add_argument("--name", help="what tables call the model; default: its folder")
         own.add_argument("--out", type=Path, help="JSON file to write; default: results/WHAT-NAME-TIME.json")
+        own.add_argument(
+            "--no-plots",
+            dest="plots",
+            action="store_false",
+            help="write no drawings (SVG) beside the JSON file",
+        )
         own.add_argument("--device", default="cpu")
         add_settings(own, cls, _HELP[kind])
         if kind in _LONGEST:
@@ -120,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, print a table, write a file."""
+    """Measure, write a file and its drawings, print a table."""
     if options.what == "report":
         return _report(options)
     settings: Any = settings_of(options, _SETTINGS[options.what], _HELP[options.what])
@@ -135,11 +145,13 @@ def run(options: argparse.Namespace) -> int:
         checkpoint=options.checkpoint,
         text=options.text,
         tokenizer=f"{tokenizer.name} ({tokenizer.fingerprint})",
+        seen_in_training=_warned_of_seen(options, settings),
     )
     result = _MEASURES[options.what](model, tokenizer, options.text, settings, origin)
     save_result(out, result)
+    drawn = write_figures(out, draw_result(result)) if options.plots else []
     print("\n\n".join(table.to_text() for table in tables_of(result)))
-    print(f"\n{out}")
+    print(f"\n{out}", *drawn, sep="\n")
     return 0
 
 
@@ -204,6 +216,19 @@ def _continual(
     first, other = open_documents(text, tokenizer), open_documents(settings.other, tokenizer)
     cells = measure_continual(model, first, other, settings, ProgressLine("streams"))
     return ContinualResult(origin=origin, settings=settings, cells=cells)
+
+
+def _warned_of_seen(options: argparse.Namespace, settings: Any) -> tuple[str, ...]:
+    """Return which of the texts the model was trained on, after a warning of each."""
+    texts = (options.text, settings.other) if options.what == "continual" else (options.text,)
+    seen = seen_among(texts, find_checkpoint(options.checkpoint))
+    for text in seen:
+        print(
+            f"fwpkm eval: warning: {options.checkpoint} was trained on all of {text!r}, so nothing of it is held out; "
+            "--text takes a text that it has not read",
+            file=sys.stderr,
+        )
+    return seen
 
 
 _MEASURES: dict[str, Callable[..., Result]] = {

@@ -1,6 +1,7 @@
 """fwpkm COMMAND ...  The command line of Fast-weight Product Key Memory."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -24,7 +25,11 @@ _COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; errors of the user's or the machine's making end in one line and exit code 2."""
+    """Run one subcommand; errors of the user's or the machine's making, and Ctrl-C, end in one line.
+
+    Returns:
+        What the subcommand says; 2 after an error, 130 after Ctrl-C.
+    """
     parser = argparse.ArgumentParser(prog="fwpkm", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in _COMMANDS.items():
@@ -36,6 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"fwpkm {options.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{_after_progress()}fwpkm {options.command}: {_stopped(options)}", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _stopped(options: argparse.Namespace) -> str:
+    """Say what Ctrl-C did; commands that go on where they were declare it by `goes_on`."""
+    goes_on = getattr(options, "goes_on", False)
+    return "stopped; the same command goes on where it was" if goes_on else "stopped"
+
+
+def _after_progress() -> str:
+    """Leave the line on a terminal that says how far a command is, and Ctrl-C's own mark."""
+    return "\n" if sys.stderr.isatty() else ""
 
 
 if __name__ == "__main__":

@@ -38,9 +38,20 @@ class Origin:
     date: str
     yarn_factor: float = 1.0
     """How many times longer than trained full attention's positions reach by YaRN."""
+    seen_in_training: tuple[str, ...] = ()
+    """Texts of this measurement that the model was trained on, as far as its folder says."""
 
     @classmethod
-    def of(cls, model: Decoder, *, name: str, checkpoint: str, text: str, tokenizer: str) -> "Origin":
+    def of(
+        cls,
+        model: Decoder,
+        *,
+        name: str,
+        checkpoint: str,
+        text: str,
+        tokenizer: str,
+        seen_in_training: tuple[str, ...] = (),
+    ) -> "Origin":
         """Describe a measurement that is being made by this process."""
         return cls(
             name=name,
@@ -51,5 +62,6 @@ class Origin:
             memory_layers=tuple(i for i, block in enumerate(model.blocks) if block.memory is not None),
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             yarn_factor=yarn_factor(model),
+            seen_in_training=seen_in_training,
             **describe_machine(model.embed.weight.device),
         )

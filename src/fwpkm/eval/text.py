@@ -13,7 +13,7 @@ _LARGE_BYTES = 40_000
 
 
 def open_documents(source: str, tokenizer: Tokenizer) -> TokenDocuments:
-    """Return documents that no model should have been trained on.
+    """Return documents to measure models on, which they should not have been trained on (`seen_among` asks).
 
     Args:
         source: "novel", "python" (the larger modules of this Python's standard library, each a document), a

@@ -13,15 +13,14 @@ from fwpkm.eval.needles import NeedleResult
 from fwpkm.eval.perplexity import PerplexityResult
 from fwpkm.eval.slots import SlotResult
 from fwpkm.nested import to_mapping
-from fwpkm.report.continual import continual_curves, continual_tables
+from fwpkm.report.continual import continual_tables
+from fwpkm.report.figures import NEEDLES_TITLE, PERPLEXITY_TITLE, draw_result
 from fwpkm.report.needles import comparison_table, needle_curves, needle_maps, needle_tables
 from fwpkm.report.others import (
-    gate_curves,
     gate_table,
     perplexity_comparison,
     perplexity_curves,
     perplexity_table,
-    slot_curves,
     slot_table,
 )
 from fwpkm.report.table import Table
@@ -46,8 +45,11 @@ def write_report(
     path: str | Path, results: Sequence[Result], *, title: str, notes: Sequence[str] = ()
 ) -> None:
     """Write the page of `make_page` to a file, whole or not at all."""
-    page = make_page(results, title=title, notes=notes)
-    path = Path(path)
+    write_page(Path(path), make_page(results, title=title, notes=notes))
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write HTML, whole or not at all, into a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(page.encode("utf-8", "replace"))
@@ -99,7 +101,7 @@ def _needles(results: Sequence[NeedleResult]) -> Iterator[str]:
     if not results:
         return
     yield "<h2>Needles in a haystack</h2>"
-    yield figure("Samples with all tokens of all answers right, mean over depths", needle_curves(results))
+    yield figure(NEEDLES_TITLE, needle_curves(results))
     yield comparison_table(results).to_html()
     for result in results:
         for title, drawn in needle_maps(result):
@@ -112,7 +114,7 @@ def _perplexity(results: Sequence[PerplexityResult]) -> Iterator[str]:
     if not results:
         return
     yield "<h2>Perplexity by position</h2>"
-    yield figure("Mean cost of a token, by position in its run", perplexity_curves(results))
+    yield figure(PERPLEXITY_TITLE, perplexity_curves(results))
     yield perplexity_comparison(results).to_html()
     yield from (perplexity_table(result).to_html() for result in results)
 
@@ -122,7 +124,7 @@ def _gates(results: Sequence[GateResult]) -> Iterator[str]:
         return
     yield "<h2>Gates</h2>"
     for result in results:
-        yield figure("Mean gate by position", gate_curves(result))
+        yield from _figures(result)
         yield gate_table(result).to_html()
 
 
@@ -131,9 +133,7 @@ def _slots(results: Sequence[SlotResult]) -> Iterator[str]:
         return
     yield "<h2>Slots</h2>"
     for result in results:
-        growth, ages = slot_curves(result)
-        yield figure("Slots in use", growth)
-        yield figure("Age of what is read", ages)
+        yield from _figures(result)
         yield slot_table(result).to_html()
 
 
@@ -142,9 +142,12 @@ def _continual(results: Sequence[ContinualResult]) -> Iterator[str]:
         return
     yield "<h2>One domain, another, and the first again</h2>"
     for result in results:
-        for title, drawn in continual_curves(result):
-            yield figure(title, drawn)
+        yield from _figures(result)
         yield from (table.to_html() for table in continual_tables(result))
+
+
+def _figures(result: Result) -> Iterator[str]:
+    yield from (figure(own.title, own.svg) for own in draw_result(result))
 
 
 def figure(title: str, drawn: str) -> str:

@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fwpkm.data.files import whole_file
-from fwpkm.report.page import figure, html_page
-from fwpkm.report.study_figures import Figure, StudyFigures, draw_study
+from fwpkm.report.figures import Figure, write_svg
+from fwpkm.report.page import figure, html_page, write_page
+from fwpkm.report.study_figures import StudyFigures, draw_study
 from fwpkm.report.study_tables import (
     budget_table,
     failure_table,
@@ -23,15 +23,9 @@ from fwpkm.study.results import MACHINE, Reading, StudyResults, SystemResults
 def write_study_report(path: Path, results: StudyResults, command: str) -> None:
     """Write the page of `make_study_page` to a file, whole or not at all, and its figures into `figures` beside it."""
     figures = draw_study(results)
-    _write(path, _page(results, figures, command))
+    write_page(path, _page(results, figures, command))
     for drawn in (*figures.training, *figures.needles, *figures.depths, *figures.perplexity):
-        _write(path.parent / "figures" / f"{drawn.name}.svg", drawn.svg)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8", "replace"))
+        write_svg(path.parent / "figures" / f"{drawn.name}.svg", drawn.svg)
 
 
 def make_study_page(results: StudyResults, command: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from fwpkm.report.figures import Figure
 from fwpkm.report.needles import condition
 from fwpkm.report.numbers import percent
 from fwpkm.report.study_tables import conditions_of, in_bits, lengths_of, modes_of, places_of
@@ -13,16 +14,6 @@ from fwpkm.study.spread import Spread
 
 _SETTLED = 64
 """Position from which costs by position are drawn: next to what a text's first tokens cost, systems look alike."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A drawing of its own."""
-
-    name: str
-    """What its file is called."""
-    title: str
-    svg: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -188,7 +188,12 @@ def _measurement(
     result = folder / f"{name}{'-yarn' if stretched else ''}.json"
     kind = "needles" if isinstance(settings, NeedleSettings) else "perplexity"
     model = folder / "run" / "model"
-    options = [*("--text", config.text), *("--name", system.reader(positions)), *("--out", str(result))]
+    options = [
+        *("--text", config.text),
+        *("--name", system.reader(positions)),
+        *("--out", str(result)),
+        "--no-plots",
+    ]
     if stretched:
         options += ["--yarn-from", str(system.trained_length)]
     return Task(
