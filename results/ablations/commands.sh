@@ -71,10 +71,26 @@ fwpkm train results/ablations/16-slots/seed-0/recipe.toml --out results/ablation
 fwpkm eval needles results/ablations/16-slots/seed-0/run/model --text corpus --name '16 slots' --out results/ablations/16-slots/seed-0/needles-512.json --lengths 512 --reads 1
 fwpkm eval needles results/ablations/16-slots/seed-0/run/model --text corpus --name '16 slots' --out results/ablations/16-slots/seed-0/needles-4096.json --lengths 4096 --reads 1
 fwpkm eval perplexity results/ablations/16-slots/seed-0/run/model --text corpus --name '16 slots' --out results/ablations/16-slots/seed-0/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/1-head-32-slots/seed-0/recipe.toml --out results/ablations/1-head-32-slots/seed-0/run --resume
+fwpkm eval needles results/ablations/1-head-32-slots/seed-0/run/model --text corpus --name '1 head, 32 slots' --out results/ablations/1-head-32-slots/seed-0/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/1-head-32-slots/seed-0/run/model --text corpus --name '1 head, 32 slots' --out results/ablations/1-head-32-slots/seed-0/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/1-head-32-slots/seed-0/run/model --text corpus --name '1 head, 32 slots' --out results/ablations/1-head-32-slots/seed-0/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/4-heads-of-8-slots/seed-0/recipe.toml --out results/ablations/4-heads-of-8-slots/seed-0/run --resume
+fwpkm eval needles results/ablations/4-heads-of-8-slots/seed-0/run/model --text corpus --name '4 heads of 8 slots' --out results/ablations/4-heads-of-8-slots/seed-0/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/4-heads-of-8-slots/seed-0/run/model --text corpus --name '4 heads of 8 slots' --out results/ablations/4-heads-of-8-slots/seed-0/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/4-heads-of-8-slots/seed-0/run/model --text corpus --name '4 heads of 8 slots' --out results/ablations/4-heads-of-8-slots/seed-0/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/values-as-they-come/seed-0/recipe.toml --out results/ablations/values-as-they-come/seed-0/run --resume
+fwpkm eval needles results/ablations/values-as-they-come/seed-0/run/model --text corpus --name 'values as they come' --out results/ablations/values-as-they-come/seed-0/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/values-as-they-come/seed-0/run/model --text corpus --name 'values as they come' --out results/ablations/values-as-they-come/seed-0/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/values-as-they-come/seed-0/run/model --text corpus --name 'values as they come' --out results/ablations/values-as-they-come/seed-0/perplexity.json --length 8192 --max-runs 8
 fwpkm train results/ablations/addressing-loss-x-0-1/seed-0/recipe.toml --out results/ablations/addressing-loss-x-0-1/seed-0/run --resume
 fwpkm eval needles results/ablations/addressing-loss-x-0-1/seed-0/run/model --text corpus --name 'addressing loss x 0.1' --out results/ablations/addressing-loss-x-0-1/seed-0/needles-512.json --lengths 512 --reads 1
 fwpkm eval needles results/ablations/addressing-loss-x-0-1/seed-0/run/model --text corpus --name 'addressing loss x 0.1' --out results/ablations/addressing-loss-x-0-1/seed-0/needles-4096.json --lengths 4096 --reads 1
 fwpkm eval perplexity results/ablations/addressing-loss-x-0-1/seed-0/run/model --text corpus --name 'addressing loss x 0.1' --out results/ablations/addressing-loss-x-0-1/seed-0/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/addressing-loss-x-10/seed-0/recipe.toml --out results/ablations/addressing-loss-x-10/seed-0/run --resume
+fwpkm eval needles results/ablations/addressing-loss-x-10/seed-0/run/model --text corpus --name 'addressing loss x 10' --out results/ablations/addressing-loss-x-10/seed-0/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/addressing-loss-x-10/seed-0/run/model --text corpus --name 'addressing loss x 10' --out results/ablations/addressing-loss-x-10/seed-0/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/addressing-loss-x-10/seed-0/run/model --text corpus --name 'addressing loss x 10' --out results/ablations/addressing-loss-x-10/seed-0/perplexity.json --length 8192 --max-runs 8
 fwpkm train results/ablations/no-addressing-loss/seed-0/recipe.toml --out results/ablations/no-addressing-loss/seed-0/run --resume
 fwpkm eval needles results/ablations/no-addressing-loss/seed-0/run/model --text corpus --name 'no addressing loss' --out results/ablations/no-addressing-loss/seed-0/needles-512.json --lengths 512 --reads 1
 fwpkm eval needles results/ablations/no-addressing-loss/seed-0/run/model --text corpus --name 'no addressing loss' --out results/ablations/no-addressing-loss/seed-0/needles-4096.json --lengths 4096 --reads 1
@@ -183,10 +199,26 @@ fwpkm train results/ablations/16-slots/seed-1/recipe.toml --out results/ablation
 fwpkm eval needles results/ablations/16-slots/seed-1/run/model --text corpus --name '16 slots' --out results/ablations/16-slots/seed-1/needles-512.json --lengths 512 --reads 1
 fwpkm eval needles results/ablations/16-slots/seed-1/run/model --text corpus --name '16 slots' --out results/ablations/16-slots/seed-1/needles-4096.json --lengths 4096 --reads 1
 fwpkm eval perplexity results/ablations/16-slots/seed-1/run/model --text corpus --name '16 slots' --out results/ablations/16-slots/seed-1/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/1-head-32-slots/seed-1/recipe.toml --out results/ablations/1-head-32-slots/seed-1/run --resume
+fwpkm eval needles results/ablations/1-head-32-slots/seed-1/run/model --text corpus --name '1 head, 32 slots' --out results/ablations/1-head-32-slots/seed-1/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/1-head-32-slots/seed-1/run/model --text corpus --name '1 head, 32 slots' --out results/ablations/1-head-32-slots/seed-1/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/1-head-32-slots/seed-1/run/model --text corpus --name '1 head, 32 slots' --out results/ablations/1-head-32-slots/seed-1/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/4-heads-of-8-slots/seed-1/recipe.toml --out results/ablations/4-heads-of-8-slots/seed-1/run --resume
+fwpkm eval needles results/ablations/4-heads-of-8-slots/seed-1/run/model --text corpus --name '4 heads of 8 slots' --out results/ablations/4-heads-of-8-slots/seed-1/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/4-heads-of-8-slots/seed-1/run/model --text corpus --name '4 heads of 8 slots' --out results/ablations/4-heads-of-8-slots/seed-1/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/4-heads-of-8-slots/seed-1/run/model --text corpus --name '4 heads of 8 slots' --out results/ablations/4-heads-of-8-slots/seed-1/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/values-as-they-come/seed-1/recipe.toml --out results/ablations/values-as-they-come/seed-1/run --resume
+fwpkm eval needles results/ablations/values-as-they-come/seed-1/run/model --text corpus --name 'values as they come' --out results/ablations/values-as-they-come/seed-1/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/values-as-they-come/seed-1/run/model --text corpus --name 'values as they come' --out results/ablations/values-as-they-come/seed-1/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/values-as-they-come/seed-1/run/model --text corpus --name 'values as they come' --out results/ablations/values-as-they-come/seed-1/perplexity.json --length 8192 --max-runs 8
 fwpkm train results/ablations/addressing-loss-x-0-1/seed-1/recipe.toml --out results/ablations/addressing-loss-x-0-1/seed-1/run --resume
 fwpkm eval needles results/ablations/addressing-loss-x-0-1/seed-1/run/model --text corpus --name 'addressing loss x 0.1' --out results/ablations/addressing-loss-x-0-1/seed-1/needles-512.json --lengths 512 --reads 1
 fwpkm eval needles results/ablations/addressing-loss-x-0-1/seed-1/run/model --text corpus --name 'addressing loss x 0.1' --out results/ablations/addressing-loss-x-0-1/seed-1/needles-4096.json --lengths 4096 --reads 1
 fwpkm eval perplexity results/ablations/addressing-loss-x-0-1/seed-1/run/model --text corpus --name 'addressing loss x 0.1' --out results/ablations/addressing-loss-x-0-1/seed-1/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/addressing-loss-x-10/seed-1/recipe.toml --out results/ablations/addressing-loss-x-10/seed-1/run --resume
+fwpkm eval needles results/ablations/addressing-loss-x-10/seed-1/run/model --text corpus --name 'addressing loss x 10' --out results/ablations/addressing-loss-x-10/seed-1/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/addressing-loss-x-10/seed-1/run/model --text corpus --name 'addressing loss x 10' --out results/ablations/addressing-loss-x-10/seed-1/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/addressing-loss-x-10/seed-1/run/model --text corpus --name 'addressing loss x 10' --out results/ablations/addressing-loss-x-10/seed-1/perplexity.json --length 8192 --max-runs 8
 fwpkm train results/ablations/no-addressing-loss/seed-1/recipe.toml --out results/ablations/no-addressing-loss/seed-1/run --resume
 fwpkm eval needles results/ablations/no-addressing-loss/seed-1/run/model --text corpus --name 'no addressing loss' --out results/ablations/no-addressing-loss/seed-1/needles-512.json --lengths 512 --reads 1
 fwpkm eval needles results/ablations/no-addressing-loss/seed-1/run/model --text corpus --name 'no addressing loss' --out results/ablations/no-addressing-loss/seed-1/needles-4096.json --lengths 4096 --reads 1
@@ -295,10 +327,26 @@ fwpkm train results/ablations/16-slots/seed-2/recipe.toml --out results/ablation
 fwpkm eval needles results/ablations/16-slots/seed-2/run/model --text corpus --name '16 slots' --out results/ablations/16-slots/seed-2/needles-512.json --lengths 512 --reads 1
 fwpkm eval needles results/ablations/16-slots/seed-2/run/model --text corpus --name '16 slots' --out results/ablations/16-slots/seed-2/needles-4096.json --lengths 4096 --reads 1
 fwpkm eval perplexity results/ablations/16-slots/seed-2/run/model --text corpus --name '16 slots' --out results/ablations/16-slots/seed-2/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/1-head-32-slots/seed-2/recipe.toml --out results/ablations/1-head-32-slots/seed-2/run --resume
+fwpkm eval needles results/ablations/1-head-32-slots/seed-2/run/model --text corpus --name '1 head, 32 slots' --out results/ablations/1-head-32-slots/seed-2/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/1-head-32-slots/seed-2/run/model --text corpus --name '1 head, 32 slots' --out results/ablations/1-head-32-slots/seed-2/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/1-head-32-slots/seed-2/run/model --text corpus --name '1 head, 32 slots' --out results/ablations/1-head-32-slots/seed-2/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/4-heads-of-8-slots/seed-2/recipe.toml --out results/ablations/4-heads-of-8-slots/seed-2/run --resume
+fwpkm eval needles results/ablations/4-heads-of-8-slots/seed-2/run/model --text corpus --name '4 heads of 8 slots' --out results/ablations/4-heads-of-8-slots/seed-2/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/4-heads-of-8-slots/seed-2/run/model --text corpus --name '4 heads of 8 slots' --out results/ablations/4-heads-of-8-slots/seed-2/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/4-heads-of-8-slots/seed-2/run/model --text corpus --name '4 heads of 8 slots' --out results/ablations/4-heads-of-8-slots/seed-2/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/values-as-they-come/seed-2/recipe.toml --out results/ablations/values-as-they-come/seed-2/run --resume
+fwpkm eval needles results/ablations/values-as-they-come/seed-2/run/model --text corpus --name 'values as they come' --out results/ablations/values-as-they-come/seed-2/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/values-as-they-come/seed-2/run/model --text corpus --name 'values as they come' --out results/ablations/values-as-they-come/seed-2/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/values-as-they-come/seed-2/run/model --text corpus --name 'values as they come' --out results/ablations/values-as-they-come/seed-2/perplexity.json --length 8192 --max-runs 8
 fwpkm train results/ablations/addressing-loss-x-0-1/seed-2/recipe.toml --out results/ablations/addressing-loss-x-0-1/seed-2/run --resume
 fwpkm eval needles results/ablations/addressing-loss-x-0-1/seed-2/run/model --text corpus --name 'addressing loss x 0.1' --out results/ablations/addressing-loss-x-0-1/seed-2/needles-512.json --lengths 512 --reads 1
 fwpkm eval needles results/ablations/addressing-loss-x-0-1/seed-2/run/model --text corpus --name 'addressing loss x 0.1' --out results/ablations/addressing-loss-x-0-1/seed-2/needles-4096.json --lengths 4096 --reads 1
 fwpkm eval perplexity results/ablations/addressing-loss-x-0-1/seed-2/run/model --text corpus --name 'addressing loss x 0.1' --out results/ablations/addressing-loss-x-0-1/seed-2/perplexity.json --length 8192 --max-runs 8
+fwpkm train results/ablations/addressing-loss-x-10/seed-2/recipe.toml --out results/ablations/addressing-loss-x-10/seed-2/run --resume
+fwpkm eval needles results/ablations/addressing-loss-x-10/seed-2/run/model --text corpus --name 'addressing loss x 10' --out results/ablations/addressing-loss-x-10/seed-2/needles-512.json --lengths 512 --reads 1
+fwpkm eval needles results/ablations/addressing-loss-x-10/seed-2/run/model --text corpus --name 'addressing loss x 10' --out results/ablations/addressing-loss-x-10/seed-2/needles-4096.json --lengths 4096 --reads 1
+fwpkm eval perplexity results/ablations/addressing-loss-x-10/seed-2/run/model --text corpus --name 'addressing loss x 10' --out results/ablations/addressing-loss-x-10/seed-2/perplexity.json --length 8192 --max-runs 8
 fwpkm train results/ablations/no-addressing-loss/seed-2/recipe.toml --out results/ablations/no-addressing-loss/seed-2/run --resume
 fwpkm eval needles results/ablations/no-addressing-loss/seed-2/run/model --text corpus --name 'no addressing loss' --out results/ablations/no-addressing-loss/seed-2/needles-512.json --lengths 512 --reads 1
 fwpkm eval needles results/ablations/no-addressing-loss/seed-2/run/model --text corpus --name 'no addressing loss' --out results/ablations/no-addressing-loss/seed-2/needles-4096.json --lengths 4096 --reads 1
