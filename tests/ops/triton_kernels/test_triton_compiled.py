@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
 from triton_cases import triton_version
 
-pytestmark = pytest.mark.skipif(
+needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install 'fwpkm[gpu]'"
 )
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}
@@ -34,6 +35,15 @@ SPILLED_BYTES_BEFORE = 16
 """At most, by Triton before 3.9."""
 
 
+@pytest.mark.skipif(
+    not os.environ.get("CI") or (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+    reason="elsewhere Triton may be missing",
+)
+def test_continuous_integration_skips_no_test_of_the_kernels():
+    assert triton_version() >= (3, 4)
+
+
+@needs_triton
 @pytest.mark.parametrize(("case", "num_kernels"), CASES.items())
 def test_every_kernel_fits_the_registers(case, num_kernels):
     command = [sys.executable, "-m", "fwpkm.bench.kernels_triton", case]
