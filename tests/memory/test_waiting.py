@@ -89,7 +89,9 @@ def test_packed_tokens_come_out_as_they_went_in():
 def test_missing_gates_and_masks_are_packed_as_ones():
     y = Tokens.unpack(make_tokens(5, gate=False).pack(), heads=2, key_dim=4)
     assert torch.equal(y.gate, torch.ones(B, 5))
-    assert y.write_mask is None
+    assert torch.equal(y.write_mask, torch.ones(B, 5))
+    assert y.without_idle_mask().write_mask is None
+    assert make_tokens(5, mask=True).without_idle_mask().write_mask is not None
 
 
 def test_tokens_join_in_order_and_a_mask_on_one_side_masks_nothing_on_the_other():

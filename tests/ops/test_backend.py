@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fwpkm.ops import backend
 from fwpkm.ops.backend import runs_compiled, runs_triton, set_backend, use_backend
@@ -64,14 +65,52 @@ def test_a_numba_that_does_not_load_is_told_of_and_done_without(monkeypatch, cap
 
 
 def test_kernels_asked_for_by_name_run_or_say_what_is_missing(monkeypatch):
-    monkeypatch.setattr(backend, "_has_triton", lambda: False)
-    with pytest.raises(RuntimeError, match=r"needs Triton: pip install 'fwpkm\[gpu\]'"):
+    monkeypatch.setattr(backend, "_is_installed", lambda package: False)
+    backend._has_triton.cache_clear()
+    with pytest.raises(RuntimeError, match=r"cannot run: pip install 'fwpkm\[gpu\]'"):
         set_backend("triton")
+    backend._has_triton.cache_clear()
     monkeypatch.setattr(backend, "_has_triton", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(RuntimeError, match="needs a CUDA device, and PyTorch finds none; use backend='auto'"):
         set_backend("triton")
+
+
+def test_a_triton_that_does_not_load_is_told_of_and_done_without(monkeypatch, caplog):
+    def refuse(name):
+        raise AttributeError("module 'triton' has no attribute 'jit'")
+
+    monkeypatch.setattr(backend, "_is_installed", lambda package: True)
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    backend._has_triton.cache_clear()
+    try:
+        with FakeTensorMode():
+            assert not runs_triton(torch.empty(1, device="cuda:0"))
+        (said,) = [record for record in caplog.records if "CUDA" in record.message]
+        assert said.levelname == "WARNING"
+        assert "does not load (module 'triton' has no attribute 'jit')" in said.message
+        with pytest.raises(RuntimeError, match=r"cannot run: Triton is installed and does not load"):
+            set_backend("triton")
+    finally:
+        backend._has_triton.cache_clear()
+
+
+def test_what_kernels_leave_to_pytorch_is_said_once_and_refused_under_a_name(caplog):
+    caplog.set_level("INFO", logger="fwpkm")
+    backend.say_composed.cache_clear()
+    for _ in range(2):
+        backend.compose("finding slots", "kernels find at most 32 slots a head, got topk=33")
+    assert [record.message for record in caplog.records] == [
+        "backend -> torch for finding slots: kernels find at most 32 slots a head, got topk=33"
+    ]
+    with (
+        use_backend("numba"),
+        pytest.raises(RuntimeError, match=r"'numba': kernels find .* got topk=33; use backend='auto'"),
+    ):
+        backend.compose("finding slots", "kernels find at most 32 slots a head, got topk=33")
 
 
 @pytest.mark.parametrize("wanted", ["auto", "torch", "numba"])

@@ -1,7 +1,7 @@
 """What the Triton kernels take of a GPU, without one: registers, spills and shared memory, by cross-compilation.
 
-python -m fwpkm.bench.kernels_triton ARCH:DTYPE ...   prints a JSON row for each kernel at the paper's layer size, for
-example 90:bf16; without arguments for 80 and 90 in fp32 and bf16.
+python -m fwpkm.bench.kernels_triton ARCH:DTYPE[:TOPK:HEADS] ...   prints a JSON row for each kernel at the paper's
+layer size, for example 90:bf16; without arguments for 80 and 90 in fp32 and bf16.
 """
 
 import json
@@ -22,7 +22,7 @@ from triton.compiler import ASTSource
 
 from fwpkm.ops.addressing.find_triton import find_slots_kernel
 from fwpkm.ops.addressing.step_triton import pool_kernel, slopes_kernel, step_kernel, towards_kernel
-from fwpkm.ops.addressing.triton import find_blocks
+from fwpkm.ops.addressing.triton import find_blocks, step_block
 from fwpkm.ops.answer.kernels_triton import answer_kernel, read_cells_kernel
 from fwpkm.ops.answer.triton import answer_blocks
 from fwpkm.ops.launch_triton import column_block, pair_block
@@ -50,6 +50,15 @@ _SIZES = {
 }
 
 
+_ACTIVATIONS = ("q", "target", "w", "c", "a", "dq", "x")
+_NARROW = {"bf16": _ACTIVATIONS, "bf16rows": (*_ACTIVATIONS, "base", "rows")}
+"""What is in bfloat16."""
+_D, _N, _HALF = 512, 512, 256
+"""The paper's layer: width of rows, sub-keys per half, and their width."""
+Variant = tuple[Any, dict[str, Any], int]
+"""A kernel, its constants, its warps."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCost:
     """What one compiled kernel takes."""
@@ -57,6 +66,8 @@ class KernelCost:
     kernel: str
     arch: int
     dtype: str
+    topk: int
+    heads: int
     registers: int
     """Per thread."""
     spilled_bytes: int
@@ -65,60 +76,78 @@ class KernelCost:
     warps: int
 
 
-def kernel_costs(arch: int, *, dtype: str = "fp32") -> Iterator[KernelCost]:
+def kernel_costs(arch: int, *, dtype: str = "fp32", topk: int = 8, heads: int = 1) -> Iterator[KernelCost]:
     """Compile every kernel for compute capability `arch` (80, 90) and yield what it takes.
 
     Args:
         arch: Ten times the compute capability.
-        dtype: Of the floats that the kernels are given: "fp32", "bf16" (activations; tables stay fp32) or "fp64".
+        dtype: Of the floats that the kernels are given: "fp32", "bf16" (activations; tables stay fp32), "bf16rows"
+            (tables in bf16 too: of answering kernels alone, as no other is given such) or "fp64".
+        topk: Slots per head.
+        heads: H. Kernels of the scan, whose blocks of pairs are of one size, are yielded for 8 slots of 1 head alone.
 
     Raises:
         RuntimeError: If a kernel does not compile.
     """
-    for kernel, constants, warps in _variants(dtype):
-        yield _compile(kernel, constants, warps, arch, dtype)
-
-
-def _variants(dtype: str) -> Iterator[tuple[Any, dict[str, Any], int]]:
     acc = tl.float64 if dtype == "fp64" else tl.float32
-    D, J, n, d, k = 512, 8, 512, 256, 8
-    BD = column_block(D)
-    scan = {"ACC": acc, "BJ": pair_block(J, BD), "BD": BD}
+    variants = [*_of_answers(acc, topk, heads)]
+    if dtype != "bf16rows":
+        variants = [*_of_addressing(acc, topk, heads), *variants]
+        if (topk, heads) == (8, 1):
+            variants = [*_of_scan(acc), *variants]
+    for kernel, constants, warps in variants:
+        registers, spilled, shared = _compile(kernel, constants, warps, arch, dtype)
+        yield KernelCost(
+            kernel=_name(kernel, constants), arch=arch, dtype=dtype, topk=topk, heads=heads, registers=registers,
+            spilled_bytes=spilled, shared_bytes=shared, warps=warps,
+        )  # fmt: skip
+
+
+def _of_scan(acc: Any) -> Iterator[Variant]:
+    BD = column_block(_D)
+    scan = {"ACC": acc, "BJ": pair_block(8, BD), "BD": BD}
     yield read_rows_kernel, scan, 4
     yield add_pairs_kernel, {**scan, "SIGN": -1}, 4
     yield add_runs_kernel, {"ACC": acc, "BD": BD, "BP": RUN_BLOCK, "SIGN": -1}, 4
     for atomic in (True, False):
         yield undo_kernel, {**scan, "ATOMIC": atomic}, 4
         yield unread_kernel, {**scan, "ATOMIC": atomic}, 4
-    blocks = find_blocks(n, d, k)
+
+
+def _of_addressing(acc: Any, topk: int, heads: int) -> Iterator[Variant]:
+    blocks = find_blocks(_N, _HALF, topk)
     warps = blocks.pop("num_warps")
-    for precision in ("ieee",) if dtype == "fp64" else ("ieee", "tf32x3"):
+    head = {"H": 1} if heads == 1 else {}  # Triton makes a constant of every size that is 1
+    for precision in ("ieee",) if acc is tl.float64 else ("ieee", "tf32x3"):
         yield (
             find_slots_kernel,
-            {**blocks, "K": k, "H": 1, "IDW": True, "ACC": acc, "PRECISION": precision},
+            {**blocks, **head, "K": topk, "IDW": True, "ACC": acc, "PRECISION": precision},
             warps,
         )
-    kinds = {"K": k, "KP": k, "H": 1, "ACC": acc}  # Triton makes a constant of every size that is 1
+    kinds = {"K": topk, "KP": triton.next_power_of_2(topk), **head, "ACC": acc}
     yield pool_kernel, kinds, 1
-    wide = {**kinds, "IDW": True, "BD": 256}
+    wide = {**kinds, "IDW": True, "BD": step_block(topk, _HALF)}
     yield step_kernel, wide, 4
     yield towards_kernel, wide, 4
     yield slopes_kernel, {**wide, "STEP": True}, 4
-    one = {
-        **answer_blocks(n, d, D, 1, k),
-        "H": 1,
-        "T": 1,
-        "K": k,
-        "IDW": True,
-        "KIND": 0,
-        "HAS_BASE": True,
-        "ACC": acc,
-    }
-    yield answer_kernel, one, 8
-    yield read_cells_kernel, {**scan, "HAS_BASE": True}, 4
 
 
-def _compile(kernel: Any, constants: dict[str, Any], warps: int, arch: int, dtype: str) -> KernelCost:
+def _of_answers(acc: Any, topk: int, heads: int) -> Iterator[Variant]:
+    how = {"IDW": True, "KIND": 0, "HAS_BASE": True, "ACC": acc}
+    yield (
+        answer_kernel,
+        {**answer_blocks(_N, _HALF, _D, heads, topk), **how, "H": heads, "T": 1, "K": topk},
+        8,
+    )
+    BD = column_block(_D)
+    how = {"ACC": acc, "BJ": pair_block(topk * heads, BD), "BD": BD, "HAS_BASE": True}
+    yield read_cells_kernel, how, 4
+
+
+def _compile(
+    kernel: Any, constants: dict[str, Any], warps: int, arch: int, dtype: str
+) -> tuple[int, int, int]:
+    """Return registers, spilled bytes and bytes of shared memory."""
     signature, attributes = {}, {}
     for place, name in enumerate(kernel.arg_names):
         signature[name] = _kind_of(name, constants, dtype)
@@ -128,11 +157,7 @@ def _compile(kernel: Any, constants: dict[str, Any], warps: int, arch: int, dtyp
         kernel, signature, {(kernel.arg_names.index(k),): v for k, v in constants.items()}, attributes
     )
     built = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
-    registers, spilled = _resources(built.asm["ptx"], arch)
-    return KernelCost(
-        kernel=_name(kernel, constants), arch=arch, dtype=dtype, registers=registers, spilled_bytes=spilled,
-        shared_bytes=built.metadata.shared, warps=warps,
-    )  # fmt: skip
+    return *_resources(built.asm["ptx"], arch), built.metadata.shared
 
 
 def _kind_of(name: str, constants: dict[str, Any], dtype: str) -> str:
@@ -146,8 +171,8 @@ def _kind_of(name: str, constants: dict[str, Any], dtype: str) -> str:
         return "*i32"
     if name in _INTEGERS:
         return "*i64"
-    narrow = dtype == "bf16" and name in ("q", "target", "w", "c", "a", "dq", "x")
-    return f"*{dtype if dtype != 'bf16' or narrow else 'fp32'}"
+    narrow = _NARROW.get(dtype, ())
+    return f"*{dtype}" if dtype not in _NARROW else "*bf16" if name in narrow else "*fp32"
 
 
 def _name(kernel: Any, constants: dict[str, Any]) -> str:
@@ -184,8 +209,9 @@ def _resources(ptx: str, arch: int) -> tuple[int, int]:
 def main(arguments: list[str]) -> None:
     """Print a row for each kernel."""
     for wanted in arguments or ["80:fp32", "80:bf16", "90:fp32", "90:bf16"]:
-        arch, dtype = wanted.split(":")
-        for cost in kernel_costs(int(arch), dtype=dtype):
+        arch, dtype, *sizes = wanted.split(":")
+        topk, heads = map(int, sizes or (8, 1))
+        for cost in kernel_costs(int(arch), dtype=dtype, topk=topk, heads=heads):
             print(json.dumps(asdict(cost)), flush=True)
 
 

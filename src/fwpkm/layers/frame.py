@@ -150,8 +150,10 @@ def check_hidden(
             f"{where}: mask must be bool [B, T] = [{x.shape[0]}, {x.shape[1]}], True for real tokens, got "
             f"mask {tuple(mask.shape)} of {mask.dtype}"
         )
+    if not refuse_nonfinite:
+        return
     real = x if mask is None else x[mask]
-    if refuse_nonfinite and not bool(real.isfinite().all()):
+    if not bool(real.isfinite().all()):
         raise ValueError(
             f"{where}: x must be finite, got {int((~real.isfinite()).sum())} NaN or infinite numbers "
             f"of {real.numel()}"

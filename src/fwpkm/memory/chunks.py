@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fwpkm.memory.places import listed
 from fwpkm.memory.waiting import Waiting
 from fwpkm.ops.core.schedule import Chunking, count_written, plan_windows
 from fwpkm.state import State, iter_tensors, map_tensors
@@ -87,7 +88,7 @@ class ChunkedState(State, Generic[Fast]):
             streams = [b for b, other in enumerate(pairs) if other == pair]
             own, new = (x[:, : pair[1]] for x in (q, tokens))
             if len(streams) < len(pairs):
-                own, new = own[streams], new[streams]
+                own, new = (x.index_select(0, listed(tuple(streams), x.device)) for x in (own, new))
             part, state = state._scan(streams, own, new)
             out = _placed(out, part, streams, q)
         assert out is not None, "some stream completes a chunk"
@@ -129,7 +130,7 @@ class ChunkedState(State, Generic[Fast]):
         """Return the fast weights of some streams."""
         if self.is_shared or len(streams) == self.num_streams:
             return self.fast
-        return map_tensors(self.fast, lambda x: x[list(streams)])
+        return map_tensors(self.fast, lambda x: x.index_select(0, listed(tuple(streams), x.device)))
 
     def _moved_on(self: S, streams: Sequence[int], fast: object, rest: Tensor) -> S:
         """Return the state with new fast weights and new waiting tokens of some streams."""
@@ -139,7 +140,7 @@ class ChunkedState(State, Generic[Fast]):
         new = iter_tensors(fast)
 
         def put(x: Tensor) -> Tensor:
-            return x.index_copy(0, torch.tensor(streams, device=x.device), next(new))
+            return x.index_copy(0, listed(tuple(streams), x.device), next(new))
 
         return replace(self, fast=map_tensors(self.fast, put), waiting=self.waiting.replaced(streams, rest))
 
@@ -187,5 +188,5 @@ def _placed(out: Tensor | None, part: Tensor, streams: Sequence[int], q: Tensor)
     if part.shape[:2] == (B, T):
         return part
     out = part.new_zeros(B, T, part.shape[-1]) if out is None else out
-    b = torch.tensor(streams, device=part.device)[:, None]
+    b = listed(tuple(streams), part.device)[:, None]
     return out.index_put((b, torch.arange(part.shape[1], device=part.device)), part)

@@ -237,11 +237,10 @@ class OverlayEditor:
         """
         self.note(w, cells, number, write_w, target, tokens)
         if self.store.mixes_precisions:
-            count, all_of_them = [number.shape[0]], torch.ones_like(cells, dtype=torch.bool)
-            return self.write_chunks(w, cells, number, write_w, target, count, count, all_of_them)
-        row, new = self.store.claim(cells)
+            count = [number.shape[0]]
+            return self.write_chunks(w, cells, number, write_w, target, count, count)
+        row, new, old = self.store.claim(cells, before=self._used)
         if self._keep_log:
-            old = row[row < self._used]
             self._log.append((old, self.store.copy_rows(old)))
             self._new.append(new)
         count = [number.shape[0]]
@@ -256,18 +255,20 @@ class OverlayEditor:
         target: Float[Tensor, "Tw Dv"],
         reads: Sequence[int],
         writes: Sequence[int],
-        written: Bool[Tensor, " R"],
+        written: Bool[Tensor, " R"] | None = None,
     ) -> Float[Tensor, "M Dv"]:
-        """Read and write chunk after chunk on a copy of the distinct `cells`; `written` says which are kept.
+        """Read and write chunk after chunk on a copy of the distinct `cells`; `written` says which are kept; None: all.
 
         `number` says which of them each pair addresses; for the others see `memory_scan`.
         """
         table = self.store.read(w.new_ones(cells.shape[0], 1), cells[:, None])
         v_hat = memory_scan_(table, number, w, write_w, target, reads, writes)
-        which = written.nonzero().squeeze(1)
-        row, new = self.store.claim(cells[which], fill=False)
+        everything = torch.arange(cells.shape[0], device=cells.device)
+        which = everything if written is None else written.nonzero().squeeze(1)
         # Without a log nothing is to be handed out: as if all places held nothing yet.
-        log = exchange_rows(self.store.rows, row, table, which, self._used if self._keep_log else 0)
+        used = self._used if self._keep_log else 0
+        row, new, old = self.store.claim(cells.index_select(0, which), fill=False, before=used)
+        log = exchange_rows(self.store.rows, row, table, which, used, old)
         if self._keep_log:
             self._log.append(log)
             self._new.append(new)

@@ -1,4 +1,7 @@
-"""Where windows' tokens lie among all tokens, as lists to select by: one pass instead of a slice per window."""
+"""Lists to select by, made on the device once: where windows' tokens lie among all tokens, and which streams go on.
+
+One pass instead of a slice per window; and no list of Python's is sent to the device, which would wait for it.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -26,6 +29,12 @@ def _kept(make: F) -> F:
             return cached(*args)
 
     return choose  # type: ignore[return-value]  # the same arguments
+
+
+@_kept
+def listed(numbers: tuple[int, ...], device: torch.device) -> Int[Tensor, " P"]:
+    """Return `numbers` on the device."""
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 @_kept

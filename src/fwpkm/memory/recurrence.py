@@ -44,7 +44,7 @@ def scan_with_graph(
     w = read_weights(scores, options.weights, temperature)
     own = w.index_select(0, leading_places(tuple(reads), tuple(writes), w.device))
     ids, rows = number_cells(cells, weights.table.store.index.numel())
-    scale = _scales(x, rows, windows, options, ids.shape[0])
+    scale = _scales(x, rows, windows, options, ids.shape[0], w.dtype)
     step = _write_weights(x, windows, options, own, scale)
     fresh = weights.table.untouched_base
     answer, table = memory_scan(
@@ -116,10 +116,14 @@ def _scan_window(
     rest = editor.store.read(w[m:], cells[m:])
     if m:
         own, num_cells = w[:m], editor.store.index.numel()
-        seen, rows = number_cells(cells, num_cells)
-        step = _write_weights(x, windows, options, own, _scale(x, rows, win, options, seen.shape[0]))
+        ids, number = number_cells(cells[:m], num_cells)
+        # What R counts are mostly the written tokens' reads; if not, all of the window's are numbered too.
+        counts_others = options.border == "dropped" or options.write_rule == "release"
+        seen, rows = number_cells(cells, num_cells) if counts_others else (ids, number)
+        scale = _scale(x, rows, win, options, seen.shape[0], w.dtype)
+        step = _write_weights(x, windows, options, own, scale)
         target = _of_written(x.v, windows, options.lookahead)
-        rest = torch.cat((editor.write(own, *number_cells(cells[:m], num_cells), step, target), rest))
+        rest = torch.cat((editor.write(own, ids, number, step, target), rest))
     return _first_answers(rest, win, B), keys
 
 
@@ -138,7 +142,7 @@ def _scan_group(
     w = read_weights(scores, options.weights, temperature)
     own = w.index_select(0, leading_places(tuple(reads), tuple(writes), w.device))
     ids, rows = number_cells(cells, num_cells)
-    scale = _scales(x, rows, windows, options, ids.shape[0])
+    scale = _scales(x, rows, windows, options, ids.shape[0], w.dtype)
     step = _write_weights(x, windows, options, own, scale)
     target = _of_written(x.v, windows, options.lookahead)
     written = _written_rows(rows, reads, writes, ids.shape[0])
@@ -225,27 +229,34 @@ def _write_weights(
 
 
 def _scales(
-    x: Tokens, rows: Tensor, windows: Sequence[Window], options: CoreOptions, num_rows: int
+    x: Tokens,
+    rows: Tensor,
+    windows: Sequence[Window],
+    options: CoreOptions,
+    num_rows: int,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Return the part of all windows' write weights that no gradient flows through: eta / R for each written pair."""
     B = x.q.shape[0]
     reads = [B * win.num_tokens for win in windows]
     if options.write_rule == "release":
         parts = zip(rows.split(reads), windows, strict=True)
-        return torch.cat([_scale(x, part, win, options, num_rows) for part, win in parts])
+        return torch.cat([_scale(x, part, win, options, num_rows, dtype) for part, win in parts])
     writes = [B * win.num_written for win in windows]
     counted = reads if options.border == "dropped" else writes
-    return options.value_lr / window_counts(rows, reads, writes, counted, num_rows).to(x.v.dtype)
+    return options.value_lr / window_counts(rows, reads, writes, counted, num_rows).to(dtype)
 
 
-def _scale(x: Tokens, rows: Tensor, win: Window, options: CoreOptions, num_rows: int) -> Tensor:
+def _scale(
+    x: Tokens, rows: Tensor, win: Window, options: CoreOptions, num_rows: int, dtype: torch.dtype
+) -> Tensor:
     """Return the part of the write weights that no gradient flows through: eta / R for each written pair."""
     B, m = x.q.shape[0], win.num_written
     counts = read_counts(rows[: B * m], _counted(rows, win, options, B), num_rows)
     eta = options.value_lr
     if options.write_rule == "release" and m:
         eta = eta * rows.shape[1] * _num_release_tokens(x, win) / (B * m)
-    return eta / counts.to(x.v.dtype)
+    return eta / counts.to(dtype)
 
 
 def _num_release_tokens(x: Tokens, win: Window) -> int:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fwpkm.memory.overlay import Overlay
+from fwpkm.memory.places import listed
 from fwpkm.memory.recurrence import scan_by_definition, scan_in_place, scan_with_graph
 from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.tokens import Tokens, stands_behind
@@ -16,6 +17,7 @@ from fwpkm.memory.waiting import Waiting
 from fwpkm.memory.windows import FastWeights
 from fwpkm.ops.addressing import address, key_squares
 from fwpkm.ops.answer import answer_tokens, can_answer
+from fwpkm.ops.backend import runs_triton
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import count_written
 from fwpkm.ops.core.weights import read_weights
@@ -68,7 +70,7 @@ class RecurrentState(State):
         """Read for the next `T` tokens and write the chunks that they complete.
 
         Args:
-            q: Queries.
+            q: Queries. Like `v` and `gate` they may be narrower than the memory, in whose precision all is computed.
             v: Values before lookahead.
             gate: Weight of each token's memory loss; None weighs all alike.
             mask: False for padding, which neither reads nor writes nor counts as time. Where streams share
@@ -82,12 +84,19 @@ class RecurrentState(State):
         if mask is not None and self.is_shared:
             write_mask = mask if write_mask is None else mask & write_mask
         x = Tokens(q=q, v=v, gate=gate, write_mask=None if write_mask is None else write_mask.to(v.dtype))
+        by_definition = by_definition or self.options.needs_definition is not None
+        if by_definition or not runs_triton(v):  # which widens what it reads; others want tensors alike
+            x = x.map(self._widened)
         if self.frozen:
             v_hat = self._read(x)
             return v_hat if mask is None else torch.where(mask[..., None], v_hat, 0), self
         if not self.is_shared and mask is not None and not bool(mask.all()):
             return self._advance_padded(x, mask, by_definition)
         return self._advance(x, [x.num_tokens] * self.num_streams, by_definition)
+
+    def _widened(self, x: Tensor) -> Tensor:
+        """Bring `x` to the memory's precision; a wider one stays what it is, and is refused."""
+        return x.to(torch.promote_types(x.dtype, self.keys.dtype))
 
     def flush(self: R) -> R:
         """Write the waiting tokens whose targets are known, without waiting for their chunk to fill.
@@ -118,7 +127,7 @@ class RecurrentState(State):
     def _advance(self: R, x: Tokens, num_new: Sequence[int], by_definition: bool) -> tuple[Tensor, R]:
         """Go on by num_new[b] tokens, which come first in `x`; groups of equal streams go together."""
         pairs = list(zip(self.waiting.counts, num_new, self._answered, strict=True))
-        scans = by_definition or torch.is_grad_enabled() or self.options.needs_definition is not None
+        scans = by_definition or torch.is_grad_enabled()
         if not scans and all(count_written(held + new, self.options) == 0 for held, new, _ in pairs):
             return self._read_on(x, num_new)
         out, state = None, self
@@ -129,9 +138,9 @@ class RecurrentState(State):
             v_hat, state = state._scan(streams, x.select(streams)[: pair[1]], by_definition=by_definition)
             if pair[1] == x.num_tokens and len(streams) == len(pairs):
                 return v_hat, state
-            out = torch.zeros_like(x.v) if out is None else out
+            out = torch.zeros_like(x.v, dtype=v_hat.dtype) if out is None else out
             out = out.index_put(_grid(streams, pair[1], out), v_hat)
-        return torch.zeros_like(x.v) if out is None else out, state
+        return torch.zeros_like(x.v, dtype=self.keys.dtype) if out is None else out, state
 
     def _read_on(self: R, x: Tokens, num_new: Sequence[int]) -> tuple[Tensor, R]:
         """Read for tokens that complete no chunk: nothing but the waiting line changes."""
@@ -172,6 +181,8 @@ class RecurrentState(State):
         if held:
             H, half = self.keys.shape[-3], self.keys.shape[-1]
             waiting = Tokens.unpack(self.waiting.tokens(streams, held), heads=H, key_dim=2 * half)
+            if self.options.write_rule == "release":  # whose step size asks whether there is a mask at all
+                waiting = waiting.without_idle_mask()
             x = waiting.map(Tensor.clone) if x is None else x.after(waiting)
         assert x is not None, "a flush has waiting tokens"
         answered = self._answered[streams[0]]
@@ -188,13 +199,13 @@ class RecurrentState(State):
         return scan_with_graph if torch.is_grad_enabled() else scan_in_place
 
     def _moved_on(self: R, streams: Sequence[int], weights: FastWeights, rest: Tokens, num_new: int) -> R:
-        keys, waiting, seen = weights.keys, rest.pack(), list(self.tokens_seen)
+        keys, waiting, seen = weights.keys, self._widened(rest.pack()), list(self.tokens_seen)
         for b in streams:
             seen[b] += num_new
         counts = [rest.num_tokens] * len(streams)
         line = Waiting.of(waiting, counts)
         if len(streams) < self.num_streams:
-            keys = self.keys.index_copy(0, torch.tensor(streams, device=keys.device), keys)
+            keys = self.keys.index_copy(0, listed(tuple(streams), keys.device), keys)
             line = self.waiting.replaced(streams, waiting)
         squares = self.key_squares if keys is self.keys else key_squares(keys.detach(), self.options.score)
         return replace(
@@ -212,7 +223,9 @@ class RecurrentState(State):
         own = (0,) * len(streams) if self.is_shared else tuple(streams)
         whole = self.is_shared or len(streams) == self.num_streams
         keys = _thawed(self.keys)
-        return FastWeights(keys=keys if whole else keys[list(streams)], table=self.table, streams=own)
+        if not whole:
+            keys = keys.index_select(0, listed(tuple(streams), keys.device))
+        return FastWeights(keys=keys, table=self.table, streams=own)
 
 
 def _thawed(x: Tensor) -> Tensor:
@@ -222,4 +235,4 @@ def _thawed(x: Tensor) -> Tensor:
 
 def _grid(streams: Sequence[int], count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Index the first `count` tokens of some streams."""
-    return torch.tensor(streams, device=like.device)[:, None], torch.arange(count, device=like.device)
+    return listed(tuple(streams), like.device)[:, None], torch.arange(count, device=like.device)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fwpkm.memory.remote import RemoteTable
@@ -182,27 +182,33 @@ class RowStore:
         return gathered_sum(w, slots, self.base)
 
     def claim(
-        self, cells: Int[Tensor, " R"], *, fill: bool = True
-    ) -> tuple[Int[Tensor, " R"], Int[Tensor, " U"]]:
+        self, cells: Int[Tensor, " R"], *, fill: bool = True, before: int = 0
+    ) -> tuple[Int[Tensor, " R"], Int[Tensor, " U"], Int[Tensor, " O"]]:
         """Give distinct cells a row of their own, with `fill` filled from the base where they had none.
 
+        Waits for the device once.
+
         Returns:
-            The rows, and the cells that had none before.
+            The rows, the cells that had none, and those of the rows that lie before row `before`.
         """
         row = self.locate(cells)
         missing = row < 0
-        new = cells[missing]
-        if not new.shape[0]:
-            return row, new
-        first, last = self.used, self.used + new.shape[0]
+        older = (row < before) & ~missing
+        num_new, num_older = torch.stack((missing.sum(), older.sum())).tolist()
+        old = row.index_select(0, _places_of(older, num_older))
+        place = _places_of(missing, num_new)
+        new = cells.index_select(0, place)
+        if not num_new:
+            return row, new, old
+        first, last = self.used, self.used + num_new
         self._reserve(last)
         if fill:
             self._fill(self.rows[first:last], new)
         span = torch.arange(first, last, device=new.device)
-        self.index.view(-1)[new] = span.to(torch.int32)
+        self.index.view(-1).index_copy_(0, new, span.to(torch.int32))
         self.used = last
-        row[missing] = span
-        return row, new
+        row.index_copy_(0, place, span)
+        return row, new, old
 
     def _fill(self, rows: Float[Tensor, "U Dv"], cells: Int[Tensor, " U"]) -> None:
         if isinstance(self.base, Tensor) and not self.mixes_precisions:
@@ -231,3 +237,10 @@ class RowStore:
     def _growth(self) -> int:
         """Spare room costs a CPU nothing before it is touched, but copying what there is does."""
         return 8 if self.rows.device.type == "cpu" else 2
+
+
+def _places_of(mask: Bool[Tensor, " P"], count: int) -> Int[Tensor, " {count}"]:
+    """Return where `mask` holds, which it does `count` times, without waiting for the device to say so."""
+    place = torch.arange(mask.shape[0], device=mask.device)
+    rank = torch.where(mask, mask.cumsum(0) - 1, count)  # the others all go to a place behind the last
+    return place.new_zeros(count + 1).scatter_(0, rank, place)[:count]

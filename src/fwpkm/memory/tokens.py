@@ -1,11 +1,13 @@
 """What the recurrence takes in, per token."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from fwpkm.memory.places import listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class Tokens:
         """Return the tokens of some streams."""
         if len(streams) == self.num_streams:
             return self
-        return self.map(lambda x: x[list(streams)])
+        return self.map(lambda x: x.index_select(0, listed(tuple(streams), x.device)))
 
     def reorder(self, place: Int[Tensor, "B L"]) -> "Tokens":
         """Put each stream's token place[b, t] at t."""
@@ -71,15 +73,20 @@ class Tokens:
 
     @classmethod
     def unpack(cls, packed: Float[Tensor, "B L W"], *, heads: int, key_dim: int) -> "Tokens":
-        """Take `pack`'s result apart again; a mask that masks nothing becomes None."""
+        """Take `pack`'s result apart again; the mask is there even if it masks nothing."""
         Dq = heads * key_dim
         q, v, gate, mask = packed.split([Dq, packed.shape[-1] - Dq - 2, 1, 1], dim=-1)
         return cls(
             q=q.unflatten(-1, (heads, key_dim)),
             v=v,
             gate=gate.squeeze(-1),
-            write_mask=None if bool((mask == 1).all()) else mask.squeeze(-1),
+            write_mask=mask.squeeze(-1),
         )
+
+    def without_idle_mask(self) -> "Tokens":
+        """Return the same tokens without a mask if it masks nothing. Waits for the device."""
+        idle = self.write_mask is None or bool((self.write_mask == 1).all())
+        return replace(self, write_mask=None) if idle else self
 
 
 def stands_behind(mask: Bool[Tensor, "B T"]) -> bool:

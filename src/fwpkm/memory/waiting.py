@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fwpkm.memory.places import listed
+
 
 class Waiting:
     """For each of B streams the tokens since its present chunk began, as one immutable value.
@@ -37,7 +39,7 @@ class Waiting:
         """Return the `count` waiting tokens of each of `streams`."""
         if len(streams) == len(self.counts):
             return self._packed[:, :count]
-        return self._packed[list(streams), :count]
+        return self._packed[:, :count].index_select(0, listed(tuple(streams), self._packed.device))
 
     def append(self, new: Float[Tensor, "B n W"], num_new: Sequence[int], capacity: int) -> "Waiting":
         """Return the waiting tokens with num_new[b] of `new` behind them.
@@ -76,7 +78,7 @@ class Waiting:
         for b in streams:
             counts[b] = packed.shape[1]
         line = self._roomy(max(counts))[:, : max(counts)]
-        line[list(streams), : packed.shape[1]] = packed
+        line[:, : packed.shape[1]].index_copy_(0, listed(tuple(streams), line.device), packed.to(line.dtype))
         return Waiting.of(line, counts)
 
     def select(self, streams: Int[Tensor, " K"]) -> "Waiting":

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fwpkm.memory.overlay import Overlay
+from fwpkm.memory.places import listed
 from fwpkm.memory.spans import take_spans
 from fwpkm.memory.tokens import Tokens
 from fwpkm.ops.addressing import address, address_windows, can_scan
@@ -27,8 +28,7 @@ class FastWeights:
     @property
     def first_cells(self) -> Int[Tensor, " B"]:
         """Number of slot 0 of each token stream, through all the table's streams."""
-        num_slots = self.keys.shape[-2] ** 2
-        return torch.tensor(self.streams, dtype=torch.int64, device=self.keys.device) * num_slots
+        return listed(self.streams, self.keys.device) * self.keys.shape[-2] ** 2
 
 
 def address_all(

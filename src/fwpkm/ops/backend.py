@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +14,13 @@ from torch import Tensor
 
 Backend = Literal["auto", "torch", "numba", "triton"]
 """torch: plain PyTorch, on any device. numba: compiled loops on the CPU, in float32 and float64. triton: kernels on a
-CUDA device, or, with TRITON_INTERPRET=1, interpreted on the CPU."""
+CUDA device, or, with TRITON_INTERPRET=1, interpreted on the CPU.
+
+A named backend carries out addressing, scan and answers itself or raises; "auto" may put them together of several,
+and says so once. Numbering, sorting and fetching rows are PyTorch's in all of them. So are addressing's sums under
+`torch.use_deterministic_algorithms(True)`, with "triton" by name too: that mode asks for a fixed order above all, and
+this is the only such form that there is on a GPU.
+"""
 
 _TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -37,7 +43,7 @@ def set_backend(backend: str) -> None:
     if backend == "numba" and not _has_numba():
         raise RuntimeError(f"set_backend: backend='numba' cannot run: {_why_no_numba()}")
     if backend == "triton" and not _has_triton():
-        raise RuntimeError("set_backend: backend='triton' needs Triton: pip install 'fwpkm[gpu]'")
+        raise RuntimeError(f"set_backend: backend='triton' cannot run: {_why_no_triton()}")
     if backend == "triton" and not (torch.cuda.is_available() or interprets_triton()):
         raise RuntimeError(
             "set_backend: backend='triton' needs a CUDA device, and PyTorch finds none; use backend='auto' or "
@@ -97,6 +103,25 @@ def runs_triton(x: Tensor) -> bool:
     return fits and _has_triton()
 
 
+def compose(what: str, why: str) -> None:
+    """Let "auto" do `what` in plain PyTorch beside kernels, which is said once; a named backend runs or raises.
+
+    Raises:
+        RuntimeError: If the backend was asked for by name.
+    """
+    if _wanted != "auto":
+        raise RuntimeError(
+            f"backend={_wanted!r}: {why}; use backend='auto', which does this part in plain PyTorch, or 'torch'"
+        )
+    say_composed(what, why)
+
+
+@cache
+def say_composed(what: str, why: str) -> None:
+    """Say once that `what` is plain PyTorch's, beside kernels."""
+    logger.info("backend -> torch for %s: %s", what, why)
+
+
 def interprets_triton() -> bool:
     """Return whether Triton runs its kernels without a GPU, slowly, for tests."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on") and _has_triton()
@@ -131,11 +156,24 @@ def _why_no_numba() -> str | None:
 
 @lru_cache(maxsize=1)
 def _has_triton() -> bool:
-    found = _is_installed("triton")
+    """Return whether kernels load here; why not is said once, to those who have a use for them."""
+    missing = _why_no_triton()
     if torch.cuda.is_available():
-        said = "triton" if found else "torch: pip install 'fwpkm[gpu]' brings kernels, many times faster"
-        logger.info("backend auto -> %s (CUDA)", said)
-    return found
+        level = logging.WARNING if missing else logging.INFO
+        logger.log(level, "backend auto -> %s (CUDA)", f"torch: {missing}" if missing else "triton")
+    return missing is None
+
+
+def _why_no_triton() -> str | None:
+    if not _is_installed("triton"):
+        return "pip install 'fwpkm[gpu]' brings Triton and with it kernels, many times faster"
+    try:
+        importlib.import_module("triton.language")
+    except (
+        Exception
+    ) as error:  # of another Python, NumPy or driver: it has raised AttributeError, RuntimeError, ...
+        return f"Triton is installed and does not load ({error}); pip install -U 'fwpkm[gpu]'"
+    return None
 
 
 def _is_installed(package: str) -> bool:

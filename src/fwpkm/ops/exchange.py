@@ -17,6 +17,7 @@ def exchange_rows(
     new: Float[Tensor, "N Dv"],
     which: Int[Tensor, " P"],
     used: int,
+    gone: Int[Tensor, " O"] | None = None,
 ) -> tuple[Int[Tensor, " O"], Float[Tensor, "O Dv"]]:
     """Put new[which[i]] into rows[place[i]], which may round it.
 
@@ -26,12 +27,13 @@ def exchange_rows(
         new: What comes, in the precision that it was computed in.
         which: Row of `new` for each place.
         used: Places from here on hold nothing yet.
+        gone: The places before, in their order, where they are known already: finding them waits for the device.
 
     Returns:
         The places that held something, and what they held.
     """
     old = place < used
-    gone = place[old]
+    gone = place[old] if gone is None else gone
     before = large_empty((gone.shape[0], rows.shape[1]), rows)
     if runs_compiled(new) and rows.is_contiguous():
         from fwpkm.ops.exchange_loops import exchange

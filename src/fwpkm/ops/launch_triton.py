@@ -35,9 +35,21 @@ def pair_block(pairs: int, columns: int) -> int:
 
 
 def product_precision() -> str:
-    """Follow `torch.set_float32_matmul_precision`: float32 products are exact unless the user says otherwise."""
+    """Follow PyTorch's settings of float32 products on CUDA: exact, unless the user says otherwise.
+
+    `torch.set_float32_matmul_precision("high")` is three TF32 products, "medium" one. One is also what
+    `torch.backends.cuda.matmul.fp32_precision = "tf32"` asks for.
+    """
+    newest = getattr(
+        torch.backends.cuda.matmul, "fp32_precision", None
+    )  # since PyTorch 2.9; the others set it too
+    if newest not in (None, "tf32"):
+        return "ieee"
     kinds = {"highest": "ieee", "high": "tf32x3", "medium": "tf32"}
-    return kinds[torch.get_float32_matmul_precision()]
+    try:
+        return kinds[torch.get_float32_matmul_precision()]
+    except RuntimeError:  # set by its new name alone
+        return "tf32"
 
 
 def adds_in_order() -> bool:

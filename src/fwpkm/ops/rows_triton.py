@@ -109,10 +109,8 @@ class SortedPairs:
     @classmethod
     def of(cls, ids: Tensor, counts: list[int], num_rows: int) -> "SortedPairs":
         """Sort the pairs of ids [T, J], whose first counts[0] tokens are the first chunk, and so on."""
-        chunk = torch.arange(len(counts), device=ids.device).repeat_interleave(
-            torch.tensor(counts, device=ids.device), output_size=ids.shape[0]
-        )
-        keys = (ids + chunk[:, None] * num_rows).flatten()
+        chunk = [torch.full((count,), c, device=ids.device) for c, count in enumerate(counts)]
+        keys = (ids + torch.cat(chunk)[:, None] * num_rows).flatten()
         order = keys.sort(stable=True).indices
         return cls(row=ids.flatten()[order], order=order)
 

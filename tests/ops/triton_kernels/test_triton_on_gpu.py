@@ -1,9 +1,11 @@
 """The Triton kernels on a GPU, against the definition over random shapes; `conftest.py` poisons what nobody wrote."""
 
 import importlib.util
+import warnings
 
 import pytest
 import torch
+from narrow_cases import check_narrow_queries, check_narrow_rows, check_narrow_targets, narrow_layer_results
 from triton_cases import (
     AddressCase,
     address_results,
@@ -21,7 +23,7 @@ from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.ops.addressing import address
 from fwpkm.ops.addressing.naive import slot_scores_naive
-from fwpkm.ops.answer import answer_tokens
+from fwpkm.ops.answer import answer_tokens, read_cells
 from fwpkm.ops.backend import interprets_triton, name_backend, use_backend
 from fwpkm.ops.memory_scan import memory_scan, memory_scan_
 from fwpkm.testing.accuracy import assert_all_accurate
@@ -164,7 +166,40 @@ def test_a_layer_at_the_papers_size_trains_as_in_plain_pytorch():
         assert share_of_tokens_that_differ(a, b, tolerance=1e-3) <= 0.02
 
 
-def test_a_table_beyond_2_to_the_31_numbers():
+@pytest.mark.parametrize("step_tokens", [0, 60])
+def test_narrow_queries_address_as_the_same_numbers_in_float32_do(step_tokens):
+    check_narrow_queries(AddressCase(S=2, M=65, H=2, n=33, half=17, topk=5, step_tokens=step_tokens), "cuda")
+    check_narrow_queries(AddressCase(M=70, n=512, half=256, topk=8, step_tokens=step_tokens), "cuda")
+
+
+@pytest.mark.parametrize("width", [65, 512])
+def test_narrow_targets_are_read_as_they_are_and_tables_stay_wide(width):
+    sizes = {"num_rows": 90, "pairs": 8, "width": width}
+    check_narrow_targets(stable(make_scan_inputs(3, reads=[65, 64], writes=[64, 60], **sizes)), "cuda")
+
+
+@pytest.mark.parametrize(("n", "half", "width", "topk"), [(5, 3, 7, 3), (512, 256, 512, 8)])
+def test_rows_in_bfloat16_are_read_as_the_same_numbers_in_float32(n, half, width, topk):
+    check_narrow_rows(B=3, n=n, half=half, width=width, topk=topk, device="cuda")
+
+
+def test_a_layer_with_tables_in_bfloat16_trains_and_streams_as_in_plain_pytorch():
+    results = []
+    for form in ("triton", "torch"):
+        with use_backend(form):
+            results.append(narrow_layer_results("cuda"))
+    # A row that is rounded the other way differs by a unit of bfloat16.
+    torch.testing.assert_close(*results, rtol=2**-7, atol=2**-7)
+
+
+def needs(gigabytes):
+    """Skip where the device has no such room."""
+    if torch.cuda.mem_get_info()[0] < gigabytes << 30:
+        pytest.skip(f"needs {gigabytes} GiB of a GPU's memory")
+
+
+def test_a_table_beyond_2_to_the_31_numbers_is_written_in_place(order):
+    needs(10)
     rows = (1 << 31) // 512 + 5
     table = torch.zeros(rows, 512, device="cuda")
     table[-1], ids = 1.0, torch.full((1, 2), rows - 1, device="cuda")
@@ -172,6 +207,84 @@ def test_a_table_beyond_2_to_the_31_numbers():
     out = memory_scan_(table, ids, half, half, torch.zeros(1, 512, device="cuda"), [1], [1])
     assert torch.equal(out, torch.ones(1, 512, device="cuda"))
     assert torch.equal(table[-1], torch.zeros(512, device="cuda"))
+
+
+def test_a_table_beyond_2_to_the_31_numbers_has_the_gradients_of_a_small_one(order):
+    """The last rows of a large table against a table of nothing else."""
+    needs(45)  # the table, the new one, and in the backward two of that size
+    x = stable(make_scan_inputs(8, reads=[9, 8], writes=[8, 8], num_rows=5, pairs=3, width=512))
+    x, first = x.to("cuda").to(torch.float32), (1 << 31) // 512
+    expected = scan_results(memory_scan, x)
+    large = torch.zeros(first + 5, 512, device="cuda")
+    large[first:] = x.table
+    leaves = [t.detach().requires_grad_() for t in (large, x.w, x.write_w, x.target)]
+    table, w, write_w, target = leaves
+    out, new = memory_scan(table, x.rows + first, w, write_w, target, x.reads, x.writes)
+    loss = out.sin().sum() + new[first:].cos().sum()
+    grads = torch.autograd.grad(loss, leaves)
+    got = {"v_hat": out, "table": new[first:], "d table": grads[0][first:]}
+    got.update(zip(("d w", "d write_w", "d target"), grads[1:], strict=True))
+    torch.testing.assert_close({name: t.detach() for name, t in got.items()}, expected, rtol=1e-4, atol=1e-5)
+    assert not bool(grads[0][:first].any())
+
+
+def test_sub_keys_beyond_2_to_the_31_numbers_step_and_have_gradients_as_a_few_do():
+    needs(50)
+    torch.use_deterministic_algorithms(False)
+    streams = (1 << 31) // (2 * 1024 * 1024) + 2
+    draw = torch.Generator().manual_seed(5)
+    one_q, one_keys = (
+        torch.randn(1, 2, 1, 2048, generator=draw),
+        torch.randn(1, 2, 1, 1024, 1024, generator=draw),
+    )
+    results = []
+    for S in (1, streams):
+        q = one_q.cuda().repeat(S, 1, 1, 1).requires_grad_()
+        keys = one_keys.cuda().expand(S, -1, -1, -1, -1)
+        score, slot, moved = address(q, keys, topk=4, step_tokens=2)
+        (dq,) = torch.autograd.grad(score.sin().sum() + moved[-1].sin().sum(), q)
+        results.append((score[-1].detach(), slot[-1], moved[-1].detach().clone(), dq[-1]))
+        del score, slot, moved, dq
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_reads_beyond_2_to_the_31_numbers():
+    needs(10)
+    rows, index = (1 << 31) // 512 + 5, torch.full((1, (1 << 31) // 512 + 5), -1, dtype=torch.int32)
+    table, cells = torch.zeros(rows, 512, device="cuda"), torch.full((1, 2), rows - 1, device="cuda")
+    table[-1] = 1.0
+    half, index = torch.full((1, 2), 0.5, device="cuda"), index.cuda()
+    assert torch.equal(read_cells(half, cells, table, index, table[:0]), torch.ones(1, 512, device="cuda"))
+    index[:] = rows - 1
+    assert torch.equal(read_cells(half, cells, None, index, table), torch.ones(1, 512, device="cuda"))
+
+
+def test_more_streams_than_a_grids_second_dimension_holds():
+    case = AddressCase(S=33_000, M=2, n=4, half=1, topk=2, step_tokens=2)
+    torch.manual_seed(0)
+    q, keys = torch.randn(33_000, 2, 1, 2, device="cuda"), torch.randn(33_000, 2, 1, 4, 1, device="cuda")
+    results = []
+    for form in ("triton", "torch"):
+        with use_backend(form):
+            results.append(address_results(case, q, keys))
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_step_waits_once_for_the_device():
+    torch.use_deterministic_algorithms(False)
+    layer = make_layer(num_subkeys=24, dtype=torch.float32).to("cuda")
+    x = make_hidden(layer, 2, 37)
+    layer(x)[0].sum().backward()  # what is kept from call to call is made
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            layer(x)[0].sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [str(warning.message) for warning in said if "synchronizing" in str(warning.message)]
+    assert len(waits) == 1, waits
 
 
 @torch.no_grad()

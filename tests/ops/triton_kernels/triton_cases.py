@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
@@ -11,6 +12,15 @@ from fwpkm.ops.addressing.naive import key_step_naive, product_key_topk_naive
 from fwpkm.ops.memory_scan import memory_scan
 from fwpkm.ops.memory_scan.naive import memory_scan_naive
 from fwpkm.testing.inputs import ScanInputs, make_core_inputs, make_scan_inputs
+
+
+def triton_version() -> tuple[int, ...]:
+    """Return major and minor number of the Triton that is installed, (0, 0) for none."""
+    try:
+        return tuple(map(int, version("triton").split(".")[:2]))
+    except PackageNotFoundError:
+        return (0, 0)
+
 
 FLOATS = ("table", "w", "write_w", "target")
 Results = dict[str, Tensor]

@@ -23,8 +23,10 @@ def find_slots_kernel(
 
     q [S, M, H, 2 d] ; keys [S, 2, H, n, d] ; best, slot [S, M, H, K] ; place, s, i [S, 2, H, M, K].
     """
-    i_a, i_h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
-    o_m, o_k = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, KP)
+    blocks = tl.cdiv(M, BM)
+    i_m, i_g = tl.program_id(0) % blocks, tl.program_id(0) // blocks
+    i_a, i_h = (i_g // H).to(tl.int64), i_g % H
+    o_m, o_k = i_m * BM + tl.arange(0, BM), tl.arange(0, KP)
     m_m = o_m < M
     own_q = q + ((i_a * M + o_m) * H + i_h) * 2 * d
     own_keys, own_squares = keys + i_a * keys_stride, squares + i_a * squares_stride

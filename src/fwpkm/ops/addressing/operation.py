@@ -17,7 +17,7 @@ from fwpkm.ops.addressing.torch import (
     per_stream,
     step_keys,
 )
-from fwpkm.ops.backend import runs_compiled, runs_triton
+from fwpkm.ops.backend import compose, runs_compiled, runs_triton, say_composed
 
 
 def product_key_topk(
@@ -64,7 +64,7 @@ def address(
     the step included, is differentiable once in `q` and `keys`.
 
     Args:
-        q: Queries of one chunk.
+        q: Queries of one chunk; they may be narrower than the keys, in whose precision all is computed.
         keys: The streams' sub-keys while that chunk is read.
         topk: Slots per head, 1 <= topk <= n.
         score: How a query half is compared with a sub-key.
@@ -88,7 +88,7 @@ def address(
     if not (step_tokens or differentiable or torch.compiler.is_compiling()):
         return *_find_slots(q, keys, squares, topk, score), keys
     if step_size is None:
-        step_size = q.new_ones(q.shape[0])
+        step_size = keys.new_ones(q.shape[0])
     scores, slot, _, _, _, moved = _address(q, keys, squares, step_size, topk, score, step_tokens)
     return scores, slot, moved if step_tokens else keys
 
@@ -106,6 +106,10 @@ def check_address(where: str, q: Tensor, keys: Tensor, topk: int) -> None:
             f"{where}: keys must be [..., 2, H, n, Dk/2] for queries [..., H, Dk], got keys "
             f"{tuple(keys.shape)} with queries {tuple(q.shape)}"
         )
+    if torch.promote_types(q.dtype, keys.dtype) != keys.dtype:
+        raise ValueError(
+            f"{where}: queries must not be wider than the keys, got q of {q.dtype} and keys of {keys.dtype}"
+        )
     if not 1 <= topk <= keys.shape[-2]:
         raise ValueError(f"{where}: topk must be in [1, n], got topk={topk} with n={keys.shape[-2]}")
 
@@ -116,8 +120,8 @@ def _find_slots(q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str)
     if runs_triton(q):
         best, slot, *_ = _triton_slots(q, keys, squares, topk, score)
         return best, slot
-    x = grouped(q)
-    if runs_compiled(q):
+    x = grouped(q.to(keys.dtype))
+    if runs_compiled(keys):
         best, slot, *_ = _compiled_slots(x, keys, squares, topk, score)
         return best, slot
     s, i = best_sub_keys(x, keys.flatten(0, 2), squares.flatten(0, 2), topk, score)
@@ -139,6 +143,7 @@ def _triton_slots(q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: st
     from fwpkm.ops.addressing.triton import MOST_SLOTS, find_slots
 
     if topk > MOST_SLOTS:
+        compose("finding slots", f"kernels find at most {MOST_SLOTS} slots a head, got topk={topk}")
         no_step = keys.new_zeros(q.shape[0])
         return address_torch(q.to(keys.dtype), keys, squares, no_step, topk, score, 0)[:-1]
     return find_slots(q, keys, squares, topk, score)
@@ -152,9 +157,11 @@ def _address(
     sub-key scores and ids, all [S, 2, H, M, k]; last the moved keys (or an empty tensor)."""
     if runs_triton(q):
         return _address_triton(q, keys, squares, step_size, topk, score, step_tokens)
-    if runs_compiled(q):
-        return _address_compiled(grouped(q), keys, squares, step_size, topk, score, step_tokens)
-    return address_torch(q, keys, squares, step_size, topk, score, step_tokens)
+    if runs_compiled(keys):
+        return _address_compiled(
+            grouped(q.to(keys.dtype)), keys, squares, step_size, topk, score, step_tokens
+        )
+    return address_torch(q.to(keys.dtype), keys, squares, step_size, topk, score, step_tokens)
 
 
 def _address_triton(
@@ -165,8 +172,8 @@ def _address_triton(
     best, slot, place, s, i = _triton_slots(q, keys, squares, topk, score)
     if not step_tokens:
         return best, slot, place, s, i, keys.new_empty(0)
-    if torch.are_deterministic_algorithms_enabled():  # plain PyTorch adds up in the order of the tokens
-        x = grouped(q).view(*s.shape[:-1], q.shape[-1] // 2)
+    if _adds_in_order():
+        x = grouped(q.to(keys.dtype)).view(*s.shape[:-1], q.shape[-1] // 2)
         return best, slot, place, s, i, step_keys(s, i, x, keys, step_size, score, step_tokens)
     own_s, own_i = (t[..., :step_tokens, :] for t in (s, i))
     return best, slot, place, s, i, step_keys_triton(own_s, own_i, q, keys, step_size, score)
@@ -209,12 +216,22 @@ def _address_backward(
     score: str,
     step_tokens: int,
 ) -> tuple[Tensor, Tensor]:
-    if runs_triton(q) and not torch.are_deterministic_algorithms_enabled():
+    if runs_triton(q) and not _adds_in_order():
         return _backward_triton(q, keys, step_size, place, s, i, d_best, d_moved, score, step_tokens)
-    if runs_compiled(q):
-        x = grouped(q).view(*s.shape[:-1], q.shape[-1] // 2)
-        return _backward_compiled(x, keys, step_size, place, s, i, d_best, d_moved, score, step_tokens)
-    return address_backward_torch(q, keys, step_size, place, s, i, d_best, d_moved, score, step_tokens)
+    wide, given = q.to(keys.dtype), (step_size, place, s, i, d_best, d_moved, score, step_tokens)
+    if runs_compiled(keys):
+        dq, dkeys = _backward_compiled(grouped(wide).view(*s.shape[:-1], q.shape[-1] // 2), keys, *given)
+    else:
+        dq, dkeys = address_backward_torch(wide, keys, *given)
+    return dq.to(q.dtype), dkeys
+
+
+def _adds_in_order() -> bool:
+    """Return whether kernels leave addressing's sums to plain PyTorch, which adds up in the order of the tokens."""
+    wanted = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        say_composed("addressing's sums", "use_deterministic_algorithms asks for a fixed order")
+    return wanted
 
 
 def _backward_compiled(

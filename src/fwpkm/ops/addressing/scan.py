@@ -24,7 +24,12 @@ _FIRST, _TOKENS, _WRITTEN, _STEPS, _ROW, _PAIR = range(6)
 
 def can_scan(q: Float[Tensor, "B T H Dk"], keys: Float[Tensor, "S 2 H n half"]) -> bool:
     """Return whether `address_windows` is there for these queries and sub-keys, and the fastest way."""
-    if torch.compiler.is_compiling() or q.shape[0] != keys.shape[0] or not q.numel() or not runs_compiled(q):
+    if (
+        torch.compiler.is_compiling()
+        or q.shape[0] != keys.shape[0]
+        or not q.numel()
+        or not runs_compiled(keys)
+    ):
         return False
     return torch.get_num_threads() <= 2 * q.shape[0]  # the gradients are shared out by streams and halves
 
@@ -59,6 +64,7 @@ def address_windows(
         ValueError: If widths, heads, topk or windows do not fit.
     """
     check_address("address_windows", q, keys, topk)
+    q = q.to(keys.dtype)
     plan = _plan(windows, q, topk)
     if squares is None:
         squares = keys.detach().square().sum(-1)

@@ -23,7 +23,7 @@ def shares(s, o_k, K: tl.constexpr, ACC: tl.constexpr):
 @no_type_check
 def locate(M, H):
     """Return this program's token, group (stream, half, head), stream's half, stream, half and head."""
-    i_m, i_g = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    i_m, i_g = tl.program_id(0) % M, (tl.program_id(0) // M).to(tl.int64)
     return i_m, i_g, i_g // H, i_g // (2 * H), i_g // H % 2, i_g % H
 
 

@@ -1,6 +1,7 @@
 """Product-key addressing as Triton kernels; README.md derives the gradients.
 
-Scores and ids of sub-keys are [S, 2, H, M, k], as in torch.py.
+Scores and ids of sub-keys are [S, 2, H, M, k], as in torch.py. Grids have one dimension: the others end at 65,535, and
+there may be more streams than that.
 """
 
 from typing import Any
@@ -40,7 +41,7 @@ def find_slots(
     blocks = find_blocks(n, d, topk)
     sizes = (M, H, n, d, keys.stride(0), squares.stride(0))
     with on_device(q):
-        find_slots_kernel[(triton.cdiv(M, blocks["BM"]), S * H)](
+        find_slots_kernel[(triton.cdiv(M, blocks["BM"]) * S * H,)](
             q, keys, squares, best, slot, place, s, i, *sizes,
             K=topk, IDW=score == "idw", ACC=accumulator(keys), PRECISION=product_precision(), **blocks,
         )  # fmt: skip
@@ -62,8 +63,9 @@ def step_keys(s: Tensor, i: Tensor, q: Tensor, keys: Tensor, step_size: Tensor, 
     p = _pooled(s, i, n)
     total, c_sum = torch.zeros_like(keys), keys.new_zeros(keys.shape[:-1])
     sizes, how = (M, H, n, d, q.shape[1]), _kinds(K, d, keys, score)
-    with on_device(q):
-        step_kernel[(M, S * 2 * H)](s, i, p, q, total, c_sum, *sizes, **how)
+    if s.numel():
+        with on_device(q):
+            step_kernel[(M * S * 2 * H,)](s, i, p, q, total, c_sum, *sizes, **how)
     if score == "idw":
         total.addcmul_(keys, c_sum[..., None], value=-1)
     return torch.addcmul(keys, total, step_size.view(-1, 1, 1, 1, 1), value=-1)
@@ -101,9 +103,11 @@ def backward(
         p, b, dp = _towards(q, s, i, E, keys, step_tokens, how)
     given = (d_best, place, s, i, p, q, keys, total if E is None else E, b, dp)
     sizes = (M, H, n, d, step_tokens, keys.stride(0))
-    if M:
+    if s.numel():
         with on_device(q):
-            slopes_kernel[(M, S * 2 * H)](*given, dq, total, c_sum, e_sum, *sizes, STEP=E is not None, **how)
+            slopes_kernel[(M * S * 2 * H,)](
+                *given, dq, total, c_sum, e_sum, *sizes, STEP=E is not None, **how
+            )
     if idw:
         total.addcmul_(keys, c_sum[..., None], value=-1)
     if idw and E is not None:
@@ -121,8 +125,9 @@ def _towards(
     p, b, dp = _pooled(own_s, own_i, n), torch.empty_like(own_s), keys.new_zeros(S, 2, n)
     across = (keys * E).sum(-1)
     sizes = (step_tokens, H, n, d, M)
-    with on_device(q):
-        towards_kernel[(step_tokens, S * 2 * H)](own_s, own_i, q, E, across, b, dp, *sizes, **how)
+    if own_s.numel():
+        with on_device(q):
+            towards_kernel[(step_tokens * S * 2 * H,)](own_s, own_i, q, E, across, b, dp, *sizes, **how)
     inverse = 1 / (p + ENTROPY_EPS)
     return p, b, dp.mul_(inverse + ENTROPY_EPS * inverse.square())
 
@@ -133,17 +138,22 @@ def _pooled(s: Tensor, i: Tensor, n: int) -> Tensor:
     acc = torch.float64 if s.dtype == torch.float64 else torch.float32
     p = s.new_zeros(S, 2, n, dtype=acc)
     how = {"K": K, "KP": triton.next_power_of_2(K), "ACC": accumulator(s)}
-    with on_device(s):
-        pool_kernel[(M, S * 2 * H)](s, i, p, M, H, n, **how, num_warps=1)
+    if s.numel():
+        with on_device(s):
+            pool_kernel[(M * S * 2 * H,)](s, i, p, M, H, n, **how, num_warps=1)
     return p
 
 
 def _kinds(K: int, d: int, keys: Tensor, score: str) -> dict[str, Any]:
-    KP = triton.next_power_of_2(K)
-    BD = min(triton.next_power_of_2(d), 4096 // min(4096, KP), 256)
+    KP, BD = triton.next_power_of_2(K), step_block(K, d)
     return {"K": K, "KP": KP, "IDW": score == "idw", "ACC": accumulator(keys), "BD": BD, "num_warps": 4}
+
+
+def step_block(topk: int, d: int) -> int:
+    """Return how many columns of a sub-key the kernels of the key step and of the backward take without spills."""
+    return min(triton.next_power_of_2(d), max(1, 2048 // triton.next_power_of_2(topk)), 256)
 
 
 def _by_stream(x: Tensor) -> Tensor:
     """Return `x` with everything but its streams laid out without gaps; fresh streams share one set of sub-keys."""
-    return x if x[0].is_contiguous() else x.contiguous()
+    return x if x.shape[0] and x[0].is_contiguous() else x.contiguous()

@@ -56,7 +56,7 @@ def answer_tokens(
     """Return what tokens retrieve; nothing is written.
 
     Args:
-        q: Queries of B streams, each with a table of its own, or (S = 1) all with one.
+        q: Queries of B streams, each with a table of its own, or (S = 1) all with one; they may be narrower than keys.
         keys: Sub-keys.
         squares: `key_squares` of the keys.
         base: Table under all streams' rows; None stands for zeros.
@@ -65,7 +65,7 @@ def answer_tokens(
         temperature: Divides slot scores.
         options: The arithmetic.
     """
-    out = q.new_empty(*q.shape[:2], rows.shape[1])
+    out = keys.new_empty(*q.shape[:2], rows.shape[1])
     if keys.stride(0) == 0:
         keys, squares = keys[:1], squares[:1]  # fresh streams share theirs
     if runs_triton(q):
@@ -76,7 +76,10 @@ def answer_tokens(
     from fwpkm.ops.answer.loops import WEIGHTS, answer
     from fwpkm.ops.threads import array_of
 
-    arrays = [array_of(x) for x in (q, keys, squares, rows[:0] if base is None else base, index, rows)]
+    arrays = [
+        array_of(x)
+        for x in (q.to(keys.dtype), keys, squares, rows[:0] if base is None else base, index, rows)
+    ]
     answer(
         *arrays,
         float(temperature),

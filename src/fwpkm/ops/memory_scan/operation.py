@@ -39,7 +39,8 @@ def memory_scan(
         rows: Rows read by each token, chunk after chunk; within a chunk the written tokens come first.
         w: Read weights.
         write_w: Step sizes of the written tokens' rows.
-        target: What the written tokens' rows should have answered.
+        target: What the written tokens' rows should have answered; it may be narrower than the table, in whose
+            precision all is computed.
         reads: Tokens that read, per chunk; they add up to Tr.
         writes: Tokens that write, per chunk, 0 <= writes[c] <= reads[c]; they add up to Tw.
         ids: Work on these rows of `table` only, `rows` numbering them; no gradient goes to `table` then.
@@ -76,12 +77,12 @@ def memory_scan_(
     if runs_compiled(table) and table.is_contiguous():
         from fwpkm.ops.memory_scan import numba
 
-        return numba.scan_(table, rows, w, write_w, target, reads, writes)[0]
+        return numba.scan_(table, rows, w, write_w, target.to(table.dtype), reads, writes)[0]
     if runs_triton(table) and table.is_contiguous():
         from fwpkm.ops.memory_scan import triton
 
         return triton.scan_(table, rows, w, write_w, target, list(reads), list(writes))
-    return scan_in_place(table, rows, w, write_w, target, make_chunks(rows, reads, writes))
+    return scan_in_place(table, rows, w, write_w, target.to(table.dtype), make_chunks(rows, reads, writes))
 
 
 def _check(
@@ -110,6 +111,8 @@ def _check(
         problems.append(
             f"each chunk writes for some of its reading tokens, got reads={reads}, writes={writes}"
         )
+    if torch.promote_types(target.dtype, table.dtype) != table.dtype:
+        problems.append(f"target must not be wider than the table, got {target.dtype} and {table.dtype}")
     if table.shape[1] != target.shape[1]:
         problems.append(f"table and target must be equally wide, got {table.shape[1]} and {target.shape[1]}")
     if problems:
@@ -138,7 +141,8 @@ def _memory_scan(
         base = None if ids is None else table
         if base is None:
             new.copy_(table)
-        v_hat, answer = numba.scan_(new, rows, w, write_w, target, reads, writes, base, ids, aims, answers)
+        wide = target.to(table.dtype)
+        v_hat, answer = numba.scan_(new, rows, w, write_w, wide, reads, writes, base, ids, aims, answers)
         return answer, new, v_hat.new_empty(0) if answers is None else v_hat
     aimed = _chosen(target, aims)
     if runs_triton(table):
@@ -147,7 +151,7 @@ def _memory_scan(
         _ = new.copy_(table) if ids is None else torch.index_select(table, 0, ids, out=new)
         v_hat = triton.scan_(new, rows, w, write_w, aimed, reads, writes)
     else:
-        v_hat = scan_torch(new, table, rows, w, write_w, aimed, ids, reads, writes)
+        v_hat = scan_torch(new, table, rows, w, write_w, aimed.to(table.dtype), ids, reads, writes)
     return (v_hat, new, v_hat.new_empty(0)) if answers is None else (_chosen(v_hat, answers), new, v_hat)
 
 
@@ -200,11 +204,15 @@ def _memory_scan_backward(
     given = (table, rows, w, write_w)
     how = (d_table, reads, writes, wants_table)
     if runs_compiled(table):
-        return _compiled_backward(*given, target, v_hat, aims, answers, d_answer, *how)
+        wide = target.to(table.dtype)
+        d_old, dw, da, d_target = _compiled_backward(*given, wide, v_hat, aims, answers, d_answer, *how)
+        return d_old, dw, da, d_target.to(target.dtype)
     d_v_hat, aimed = _put_back(d_answer, answers, v_hat.shape[0]), _chosen(target, aims)
-    back = _triton_backward if runs_triton(table) else scan_back_torch
-    d_old, dw, d_write, d_aimed = back(*given, aimed, v_hat, d_v_hat, *how)
-    return d_old, dw, d_write, _put_back(d_aimed, aims, target.shape[0])
+    if runs_triton(table):
+        d_old, dw, da, d_aimed = _triton_backward(*given, aimed, v_hat, d_v_hat, *how)
+    else:
+        d_old, dw, da, d_aimed = scan_back_torch(*given, aimed.to(table.dtype), v_hat, d_v_hat, *how)
+    return d_old, dw, da, _put_back(d_aimed.to(target.dtype), aims, target.shape[0])
 
 
 def _compiled_backward(
