@@ -11,7 +11,9 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fwpkm.cli.main import main
 from fwpkm.data.books import load_novel
+from fwpkm.data.shards import verify_corpus
 from fwpkm.data.tokenizer import (
     ByteTokenizer,
     HuggingFaceTokenizer,
@@ -247,3 +249,55 @@ def test_transformers_knows_the_special_tokens_of_bytes(transformers_bytes: Any)
     ids = [getattr(transformers_bytes, f"{name}_token_id") for name in ("bos", "eos", "pad")]
     assert ids == [ours.bos_id, ours.eos_id, ours.pad_id]
     assert len(transformers_bytes) == ours.vocab_size
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, str]]:
+    """Stands for the Hugging Face hub, which holds one tokenizer; lists what it was asked for."""
+    transformers = pytest.importorskip("transformers")
+    ByteTokenizer().save_for_transformers(tmp_path)
+    real, asked = transformers.AutoTokenizer.from_pretrained, []
+
+    def from_pretrained(name: str, *, revision: str) -> Any:
+        asked.append((name, revision))
+        if name != "some/bytes":
+            raise OSError(f"We couldn't connect\nto load {name}.")
+        return real(tmp_path)
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", from_pretrained)
+    return asked
+
+
+def test_a_tokenizer_of_the_hub_is_kept_in_the_corpus(
+    hub: list[tuple[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "a.txt").write_text("Some text \u2581 of ours.")
+    command = ["data", "build", str(tmp_path / "a.txt"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--tokenizer", "hf:some/bytes@v2"]) == 0
+    assert "tokens of 'hf:some/bytes@v2' (259 ids" in capsys.readouterr().out
+    corpus = verify_corpus(tmp_path / "out")
+    assert corpus.tokenizer().eos_id == ByteTokenizer.eos_id
+    assert corpus.tokenizer().decode(corpus.documents()[0]) == "Some text \u2581 of ours."
+    assert load_tokenizer("hf:some/bytes").fingerprint == corpus.tokenizer().fingerprint
+    assert hub == [("some/bytes", "v2"), ("some/bytes", "main")]
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_cannot_be_reached_is_said_in_a_line_with_the_way_out() -> None:
+    with pytest.raises(
+        ValueError, match=r"^hf:gpt3: the tokenizer cannot be loaded from .* or give a folder"
+    ) as caught:
+        load_tokenizer("hf:gpt3")
+    assert str(caught.value).endswith("(OSError: We couldn't connect to load gpt3.)")
+
+
+def test_a_name_of_the_hub_without_its_prefix_is_told_of_it() -> None:
+    with pytest.raises(ValueError, match=r"unknown name 'gpt2'.* one of the Hugging Face hub is hf:NAME"):
+        load_tokenizer("gpt2")
+
+
+def test_a_tokenizer_of_the_hub_without_a_fast_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name, revision: object())
+    with pytest.raises(ValueError, match="hf:slow: a tokenizer must have a fast form"):
+        load_tokenizer("hf:slow")

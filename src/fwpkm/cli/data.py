@@ -56,7 +56,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help=".txt, .jsonl, .parquet (packed: .gz, .zst), directories, hf:NAME[:CONFIG][@SPLIT]",
     )
     parser.add_argument("--out", type=Path, required=True, help="directory to make")
-    parser.add_argument("--tokenizer", default="bytes", help="bytes, mistral, or a path (default: bytes)")
+    parser.add_argument(
+        "--tokenizer", default="bytes", help="bytes, mistral, hf:NAME, or a path (default: bytes)"
+    )
     parser.add_argument("--allow-lossy", action="store_true", help="take a tokenizer that loses text")
     parser.add_argument(
         "--text-field", default=BuildOptions().text_field, help="field of JSON lines and tables"

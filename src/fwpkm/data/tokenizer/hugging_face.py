@@ -11,6 +11,7 @@ from fwpkm.data.extra import need
 from fwpkm.data.files import read_json, write_bytes, write_json
 from fwpkm.data.tokenizer.protocol import KEPT, fingerprint_of, refuse_surrogates
 
+HUB_PREFIX = "hf:"
 _SPECIAL_NAMES = {
     "bos": ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<|im_start|>", "<bos>", "[CLS]"),
     "eos": ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<eos>", "[SEP]"),
@@ -146,11 +147,37 @@ def load_gguf(file: Path, *, allow_lossy: bool = False) -> HuggingFaceTokenizer:
     """
     need("gguf", "hf")
     whole = need("transformers", "hf").AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    return _of_transformers(whole, name=str(file), allow_lossy=allow_lossy)
+
+
+def load_from_hub(name: str, *, allow_lossy: bool = False) -> HuggingFaceTokenizer:
+    """Load "hf:NAME" or "hf:NAME@REVISION" from the Hugging Face hub, or from what an earlier load has kept of it.
+
+    Raises:
+        ValueError: If it cannot be had, or is lossy.
+        RuntimeError: If the library that loads it is missing.
+    """
+    auto = need("transformers", "hf").AutoTokenizer
+    place, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+    try:
+        whole = auto.from_pretrained(place, revision=revision or "main")
+    except Exception as error:  # the library raises whatever its hub and its readers raise
+        raise ValueError(
+            f"{name}: the tokenizer cannot be loaded from the Hugging Face hub, nor from what is kept of it here; "
+            "check name and connection, or give a folder that holds its tokenizer.json "
+            f"({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
+    return _of_transformers(whole, name=name, allow_lossy=allow_lossy)
+
+
+def _of_transformers(whole: Any, *, name: str, allow_lossy: bool) -> HuggingFaceTokenizer:
+    if not hasattr(whole, "backend_tokenizer"):
+        raise ValueError(
+            f"{name}: a tokenizer must have a fast form, got {type(whole).__name__}, which has none"
+        )
     special = {kind: getattr(whole, f"{kind}_token_id") for kind in _SPECIAL_NAMES}
     known = {kind: token for kind, token in special.items() if token is not None}
-    return HuggingFaceTokenizer(
-        whole.backend_tokenizer, name=str(file), special=known, allow_lossy=allow_lossy
-    )
+    return HuggingFaceTokenizer(whole.backend_tokenizer, name=name, special=known, allow_lossy=allow_lossy)
 
 
 def _special_ids(directory: Path, backend: Any) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fwpkm.data.files import read_json
 from fwpkm.data.tokenizer.byte import ByteTokenizer
-from fwpkm.data.tokenizer.hugging_face import load_gguf, load_hugging_face
+from fwpkm.data.tokenizer.hugging_face import HUB_PREFIX, load_from_hub, load_gguf, load_hugging_face
 from fwpkm.data.tokenizer.mistral import SentencePieceTokenizer, load_mistral
 from fwpkm.data.tokenizer.protocol import KEPT, Tokenizer
 from fwpkm.nested import unknown_name
@@ -18,8 +18,9 @@ def load_tokenizer(spec: str | Path, *, allow_lossy: bool = False) -> Tokenizer:
     """Find the tokenizer that `spec` names.
 
     Args:
-        spec: "bytes", "mistral", or a path: a directory that `Tokenizer.save` wrote, a Hugging Face model
-            directory with tokenizer.json, that file, or a model's .gguf file.
+        spec: "bytes", "mistral", "hf:NAME" or "hf:NAME@REVISION" of the Hugging Face hub, or a path: a directory that
+            `Tokenizer.save` wrote, a Hugging Face model directory with tokenizer.json, that file, or a model's
+            .gguf file.
         allow_lossy: Whether a tokenizer that does not give every text back will do.
 
     Raises:
@@ -28,10 +29,13 @@ def load_tokenizer(spec: str | Path, *, allow_lossy: bool = False) -> Tokenizer:
     """
     if str(spec) in _NAMED:
         return _NAMED[str(spec)]()
+    if str(spec).startswith(HUB_PREFIX):
+        return load_from_hub(str(spec), allow_lossy=allow_lossy)
     path = Path(spec)
     if not path.exists():
         raise ValueError(
-            f"tokenizer: {unknown_name('name', str(spec), _NAMED)}, and there is no such path either"
+            f"tokenizer: {unknown_name('name', str(spec), _NAMED)}, and there is no such path either; one of the "
+            f"Hugging Face hub is {HUB_PREFIX}NAME"
         )
     if path.suffix == ".gguf":
         return load_gguf(path, allow_lossy=allow_lossy)
