@@ -6,6 +6,9 @@ import torch
 from fwpkm.ops.backend import interprets_triton, use_backend
 from fwpkm.testing.inputs import make_layer
 
+# of Triton before 3.9, interpreted
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
+
 
 @pytest.mark.parametrize("backend", ["torch", "numba", "triton"])
 @pytest.mark.parametrize(

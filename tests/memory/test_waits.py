@@ -7,6 +7,9 @@ from fwpkm.ops.backend import interprets_triton, use_backend
 from fwpkm.testing.inputs import make_hidden, make_layer
 from fwpkm.testing.waits import count_waits
 
+# of Triton before 3.9, interpreted
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
+
 NUMBERING, ROOM = "ops/slots/torch.py:number_cells", "memory/store.py:claim"
 SORTED_RUNS = "ops/sparse.py:of"
 """How plain PyTorch adds up in a fixed order; kernels have no need of it."""
