@@ -32,7 +32,8 @@ bench() {
 
 case $step in
 tests) # parity, gradients, poison, races; then what the compiler says of registers and spills on this very version
-  "$python" -m pytest $quiet tests/ops/triton_kernels/test_triton_on_gpu.py tests/layers/test_step_graph.py --junitxml="$out/tests.xml" 2>&1 | tee "$out/tests.txt" || status=$?
+  "$python" -m pytest $quiet tests/ops/triton_kernels/test_triton_on_gpu.py tests/layers/test_step_graph.py \
+    tests/ops/delta_rule/test_delta_rule_on_gpu.py --junitxml="$out/tests.xml" 2>&1 | tee "$out/tests.txt" || status=$?
   "$python" -m fwpkm.bench.kernels_triton 90:fp32 90:bf16 >"$out/kernels.jsonl" 2>"$out/kernels.err" || status=$? ;;
 suite) # sparse faults: memory errors of small cases, where the toolkit is installed
   command -v compute-sanitizer >/dev/null || { echo "suite: compute-sanitizer is not installed"; exit 0; }

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 _SOURCE = str(Path(__file__).parents[1])
 _BETWEEN = (__file__, "/torch/", "/jaxtyping/", "beartype")
@@ -35,8 +36,8 @@ _SENT = ("tensor", "as_tensor", "from_numpy")
 def count_waits() -> Iterator[Counter[str]]:
     """Count by place, as file:function, what in this package would wait for a CUDA device.
 
-    Operators of this package are looked into, kernels in Triton's interpreter are not. Call the code once before, so
-    that what it keeps from call to call is there.
+    Operators of this package are looked into (but for indexing), kernels in Triton's interpreter are not. Call the
+    code once before, so that what it keeps from call to call is there.
     """
     found: Counter[str] = Counter()
     under_way: list[str] = []
@@ -59,13 +60,32 @@ def count_waits() -> Iterator[Counter[str]]:
         for owner, names, waits in (
             (Tensor, _READ + _COUNTED, _always),
             (torch, _COUNTED + _SENT, _always),
-            (Tensor, ("__getitem__", "__setitem__"), _indexes_by_contents),
             (Tensor, ("repeat_interleave",), _repeats_by_contents),
         ):
             for name in names:
                 if hasattr(owner, name):
                     patches.enter_context(patch.object(owner, name, counting(getattr(owner, name), waits)))
+        patches.enter_context(_Indexing(counting))
         yield found
+
+
+class _Indexing(TorchFunctionMode):
+    """Counts indexing by contents, except within operators.
+
+    Patched, `__getitem__` would leave tensors a sequence for good to CPython, and `torch.tensor` would no longer take
+    lists of single numbers.
+    """
+
+    def __init__(self, counting: Callable[..., Callable[..., Any]]) -> None:
+        super().__init__()
+        self._counting = counting
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in ("__getitem__", "__setitem__"):
+            func = self._counting(func, _indexes_by_contents)
+        return func(*args, **(kwargs or {}))
 
 
 def _always(*args: Any, **kwargs: Any) -> bool:
