@@ -1,9 +1,10 @@
-"""What goes wrong while a file is written, said with the file's name."""
+"""Files as the system has them: which one could not be written, and who holds one."""
 
 import contextlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from safetensors import SafetensorError
 
@@ -27,3 +28,20 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = os.fspath(path)
         raise
+
+
+@contextlib.contextmanager
+def holding(file: Path, refusal: str) -> Iterator[int]:
+    """Hold a file's lock, and yield its handle: processes that are given it hold it too, for as long as they live.
+
+    Raises:
+        RuntimeError: With `refusal`, if another process holds it.
+    """
+    import fcntl
+
+    with file.open("w") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(refusal) from error
+        yield opened.fileno()

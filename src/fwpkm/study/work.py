@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from fwpkm.disk import holding
 from fwpkm.study.tasks import Task
 from fwpkm.train.stop import StopRequest
 
@@ -65,17 +66,10 @@ def locked(out: Path) -> Iterator[int]:
     Raises:
         RuntimeError: If one is at work already.
     """
-    import fcntl
-
     out.mkdir(parents=True, exist_ok=True)
-    with (out / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(
-                f"another study, or a task that it left behind, is at work in {out}; wait for it or end it"
-            ) from error
-        yield file.fileno()
+    refusal = f"another study, or a task that it left behind, is at work in {out}; wait for it or end it"
+    with holding(out / _LOCK, refusal) as handle:
+        yield handle
 
 
 def work(tasks: Sequence[Task], *, jobs: int, start: Start, stop: StopRequest, say: Say) -> None:

@@ -10,6 +10,8 @@ from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
 
+from fwpkm.disk import holding
+
 LOCK = "lock"
 """The file in a folder that is being built which its builders hold."""
 
@@ -37,16 +39,9 @@ def locked(building: Path) -> Iterator[Lock]:
     Raises:
         RuntimeError: If one is at work there.
     """
-    import fcntl
-
-    with (building / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(
-                f"{building}: another build is at work here; wait for it or end it, or choose another --out"
-            ) from error
-        yield Lock(file.fileno())
+    refusal = f"{building}: another build is at work here; wait for it or end it, or choose another --out"
+    with holding(building / LOCK, refusal) as handle:
+        yield Lock(handle)
 
 
 def end_with_parent() -> None:
