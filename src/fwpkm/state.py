@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,27 +12,37 @@ T = TypeVar("T")
 S = TypeVar("S", bound="State")
 
 
+def parts_of(value: object) -> tuple[Any, ...]:
+    """Return the parts of a tuple or a dataclass; anything else, a tensor too, has none."""
+    if isinstance(value, tuple):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return tuple(getattr(value, f.name) for f in fields(value))
+    return ()
+
+
+def map_parts(value: T, fn: Callable[[Any], Any]) -> T:
+    """Rebuild a tuple or a dataclass of what `fn` makes of its parts; anything else is kept as it is."""
+    if isinstance(value, tuple):
+        return tuple(fn(item) for item in value)  # type: ignore[return-value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: fn(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
 def map_tensors(value: T, fn: Callable[[Tensor], Tensor]) -> T:
     """Apply `fn` to every tensor in a tree of dataclasses and tuples; everything else is kept as it is."""
     if isinstance(value, Tensor):
         return fn(value)  # type: ignore[return-value]
-    if isinstance(value, tuple):
-        return tuple(map_tensors(item, fn) for item in value)  # type: ignore[return-value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: map_tensors(getattr(value, f.name), fn) for f in fields(value)})
-    return value
+    return map_parts(value, lambda part: map_tensors(part, fn))
 
 
 def iter_tensors(value: object) -> Iterator[Tensor]:
     """Walk through every tensor in a tree of dataclasses and tuples."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from iter_tensors(item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for f in fields(value):
-            yield from iter_tensors(getattr(value, f.name))
+    for part in parts_of(value):
+        yield from iter_tensors(part)
 
 
 class State(ABC):

@@ -8,8 +8,9 @@ import torch
 import fwpkm.memory.overlay as overlay
 import fwpkm.memory.recurrence as recurrence
 import fwpkm.memory.recurrent as recurrent
+from fwpkm.bench import core_rows
+from fwpkm.bench.ceilings import Ceilings
 from fwpkm.bench.compare import compare_systems
-from fwpkm.bench.core_rows import why_not_taken
 from fwpkm.bench.judged import Unclear, by_definition, in_float64, noting, small_layer
 from fwpkm.bench.layer import bench_layer
 from fwpkm.bench.lengths import measure_lengths
@@ -210,17 +211,12 @@ def test_the_delta_rule_passes_in_both_precisions():
     assert check_delta_rule(device="cpu", dtype=torch.bfloat16) < 2e-2
 
 
-def test_only_a_refusal_of_the_precision_counts_as_unsupported(monkeypatch):
-    import fwpkm.bench.core_rows as core_rows
+@pytest.mark.parametrize("message", ["expected m1 and m2 to have the same dtype", "illegal memory access"])
+def test_a_core_that_fails_in_either_precision_is_an_error_and_no_row(monkeypatch, message):
+    def step(*_, **__):
+        raise RuntimeError(message)
 
-    def fail(message):
-        def step(*_):
-            raise RuntimeError(message)
-
-        monkeypatch.setattr(core_rows, "train_step", step)
-
-    fail("expected m1 and m2 to have the same dtype")
-    assert "takes no bfloat16 queries" in why_not_taken(CPU, torch.bfloat16)
-    fail("CUDA error: an illegal memory access was encountered")
-    with pytest.raises(RuntimeError, match="illegal memory access"):
-        why_not_taken(CPU, torch.bfloat16)
+    monkeypatch.setattr(core_rows, "train_step", step)
+    ceilings = Ceilings(flops=1.0, bytes=1.0)
+    with pytest.raises(RuntimeError, match=message):
+        list(core_rows.core_rows(SHAPES["tiny"], CPU, torch.bfloat16, 1, ceilings, {}, dense=False))

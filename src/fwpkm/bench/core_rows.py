@@ -6,12 +6,12 @@ from functools import partial
 import torch
 
 from fwpkm.bench.ceilings import Ceilings, core_work
-from fwpkm.bench.core_step import core_inputs, spread_and_hot_inputs, train_step
+from fwpkm.bench.core_step import spread_and_hot_inputs, train_step
 from fwpkm.bench.measure import Timing, is_out_of_memory, peak_device_bytes, timed
-from fwpkm.bench.parity import check_parity, name_dtype
+from fwpkm.bench.parity import check_parity
 from fwpkm.bench.rows import Row, seconds
 from fwpkm.bench.scan import scan_rows
-from fwpkm.bench.shapes import SHAPES, Shape
+from fwpkm.bench.shapes import Shape
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.ops.backend import name_backend
 
@@ -29,7 +29,7 @@ def core_rows(
     """Measure the core in float32 and in `dtype`, its scan alone, and, if asked for, its dense form.
 
     Raises:
-        ParityError: If the core differs from the definition in a precision that it takes.
+        ParityError: If the core differs from the definition in either precision.
     """
     common = {**common, "backend": name_backend(device)}
     exact = {**common, "dtype": "float32"}
@@ -41,29 +41,8 @@ def core_rows(
     yield from scan_rows(shape, device, runs, ceilings, exact)
     if dtype == torch.float32:
         return
-    if problem := why_not_taken(device, dtype):
-        yield {"what": "train", "system": "core", **common, "failed": problem}
-        return
     check_parity(["core"], device=device, config=shape.config, dtype=dtype)
     yield from _in_precision(shape, device, dtype, runs, ceilings, common)
-
-
-def why_not_taken(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Return why the memory takes no queries and values in `dtype`, by giving it some; None if it does.
-
-    Raises:
-        RuntimeError: If it fails for another reason than their precision.
-    """
-    layer = FwPKM(SHAPES["tiny"].config).to(device)
-    inputs = tuple(x.detach().to(device).requires_grad_() for x in core_inputs(layer.config, 1, 20, dtype))
-    try:
-        train_step(layer, inputs)
-    except (TypeError, ValueError, RuntimeError) as error:
-        said = str(error).splitlines()[0]
-        if not any(word in said for word in ("dtype", "scalar type", "bfloat16", "BFloat16")):
-            raise
-        return f"the memory takes no {name_dtype(dtype)} queries and values here: {said}"[:200]
-    return None
 
 
 def _in_precision(

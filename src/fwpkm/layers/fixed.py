@@ -4,8 +4,7 @@ Between two writes of its memories, a state of fixed size changes by nothing els
 tensors. What Python would count (tokens seen, tokens waiting) is left as it was, and added up afterwards.
 """
 
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -15,7 +14,7 @@ from fwpkm.memory.chunks import ChunkedState
 from fwpkm.memory.line import CountedLine
 from fwpkm.memory.recurrent import RecurrentState
 from fwpkm.ops.core.schedule import count_before_write
-from fwpkm.state import iter_tensors
+from fwpkm.state import iter_tensors, map_parts, parts_of
 
 S = TypeVar("S")
 FastWeightState = RecurrentState | ChunkedState
@@ -26,7 +25,7 @@ def tokens_before_write(state: object, most: int) -> int:
     """Count the tokens, at most `most`, that any stream of a state may still read before a memory in it writes."""
     if isinstance(state, FastWeightState):
         return most if state.frozen else min([most, *_room(state)])
-    return min([most, *(tokens_before_write(part, most) for part in _parts(state))])
+    return min([most, *(tokens_before_write(part, most) for part in parts_of(state))])
 
 
 def have_same_shapes(a: object, b: object) -> bool:
@@ -47,7 +46,9 @@ def fixed(state: S, room: int) -> S:
     if isinstance(state, KVState):
         # Streams that may differ are numbered by the device; no stream will have seen more than that.
         return _copied(state, longest=state.longest + room + 1)
-    return _map(state, lambda part: fixed(part, room))
+    if isinstance(state, Tensor):
+        return state.clone()  # type: ignore[return-value]
+    return map_parts(state, lambda part: fixed(part, room))
 
 
 def put_back(into: object, after: object) -> None:
@@ -67,8 +68,10 @@ def plain(now: S, before: S, steps: int) -> S:
         return replace(before, waiting=line.plain(steps), tokens_seen=seen)
     if isinstance(now, KVState) and isinstance(before, KVState):
         return _copied(now, shortest=before.shortest + steps, longest=before.longest + steps)
-    others = iter(_parts(before))
-    return _map(now, lambda part: plain(part, next(others), steps))
+    if isinstance(now, Tensor):
+        return now.clone()  # type: ignore[return-value]
+    others = iter(parts_of(before))
+    return map_parts(now, lambda part: plain(part, next(others), steps))
 
 
 def _room(state: FastWeightState) -> list[int]:
@@ -78,25 +81,6 @@ def _room(state: FastWeightState) -> list[int]:
     return [count_before_write(count, options) for count in state.waiting.counts]
 
 
-def _parts(state: object) -> list[Any]:
-    if isinstance(state, tuple):
-        return list(state)
-    if is_dataclass(state) and not isinstance(state, type):
-        return [getattr(state, f.name) for f in fields(state)]
-    return []
-
-
 def _copied(state: KVState, **counts: int) -> Any:
     tensors = {name: getattr(state, name).clone() for name in ("keys", "v", "tokens_seen")}
     return replace(state, room=None, **tensors, **counts)  # type: ignore[arg-type]  # each is what its name says
-
-
-def _map(state: Any, fn: Callable[[Any], Any]) -> Any:
-    """Rebuild a tree of tuples and dataclasses from its parts, with copies of its tensors."""
-    if isinstance(state, Tensor):
-        return state.clone()
-    if isinstance(state, tuple):
-        return tuple(fn(part) for part in state)
-    if is_dataclass(state) and not isinstance(state, type):
-        return replace(state, **{f.name: fn(getattr(state, f.name)) for f in fields(state)})
-    return state

@@ -263,8 +263,8 @@ class OverlayEditor:
         """
         table = self.store.read(w.new_ones(cells.shape[0], 1), cells[:, None])
         v_hat = memory_scan_(table, number, w, write_w, target, reads, writes)
-        everything = torch.arange(cells.shape[0], device=cells.device)
-        which = everything if written is None else written.nonzero().squeeze(1)
+        count, device = cells.shape[0], cells.device
+        which = torch.arange(count, device=device) if written is None else written.nonzero().squeeze(1)
         # Without a log nothing is to be handed out: as if all places held nothing yet.
         used = self._used if self._keep_log else 0
         row, new, old = self.store.claim(cells.index_select(0, which), fill=False, before=used)
