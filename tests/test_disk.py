@@ -1,6 +1,7 @@
 """A disk that is full, or files that may not grow: which one and why is said, and nothing half done stays."""
 
 import errno
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,8 @@ import torch
 from safetensors import SafetensorError
 
 from fwpkm.cli.main import main
-from fwpkm.data.files import write_array, write_json
-from fwpkm.disk import writing
+from fwpkm.files import write_array, write_json, write_tensors, write_text, writing
 from fwpkm.memory.files import MemoryFile, read_file, write_file
-from fwpkm.train.durable import write_text
 from fwpkm.train.rundir import RunFolder
 
 WHY = "File too large"
@@ -51,7 +50,7 @@ def test_a_build_says_which_file_and_why_and_goes_on_later(
     assert f"{WHY}; {tmp_path / 'out'} was not made" in said
     assert ".tokens.npy'" in said
     assert "None" not in said
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.unfinished"))
     assert main(command) == 0
 
 
@@ -87,6 +86,7 @@ def test_what_safetensors_cannot_explain_still_names_the_file() -> None:
 WRITES = {
     "array": lambda path: write_array(path, np.zeros(100_000)),
     "JSON": lambda path: write_json(path, "x" * 100_000),
+    "tensors": lambda path: write_tensors(path, {"x": torch.zeros(100_000)}),
     "text": lambda path: write_text(path, "x" * 100_000),
 }
 
@@ -110,3 +110,14 @@ def test_an_array_is_written_as_numpy_writes_it(tmp_path: Path) -> None:
     write_array(tmp_path / "ours.npy", array)
     np.save(tmp_path / "numpys.npy", array)
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpys.npy").read_bytes()
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_tensors_are_for_whom_files_of_this_process_usually_are(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        for _ in range(2):  # the second time over the first file
+            write_tensors(tmp_path / "a.safetensors", {"x": torch.ones(3)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask

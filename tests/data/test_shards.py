@@ -190,7 +190,7 @@ def test_a_disk_that_fills_leaves_nothing_half_done(after: int, tmp_path: Path, 
         with pytest.raises(OSError, match=r"No space left.*out was not made.*give the same command again"):
             build_corpus(given, tmp_path / "out", BYTES)
     assert not (tmp_path / "out").exists()
-    assert not list((tmp_path / "out.building").glob("*.part"))
+    assert not list((tmp_path / "out.building").glob("*.unfinished"))
     assert texts_of(build_corpus(given, tmp_path / "out", BYTES)) == TEXTS
     verify_corpus(tmp_path / "out")
 

@@ -13,14 +13,14 @@ from fwpkm.data.shards import build_corpus, workers
 from fwpkm.data.tokenizer import ByteTokenizer
 
 BUILD = """
-import signal, sys
+import os, signal, sys
 from pathlib import Path
 
 from fwpkm.data.shards import build, build_corpus
 from fwpkm.data.tokenizer import ByteTokenizer
 
 def hang(number, unit):
-    print(number, flush=True)
+    os.write(1, b"%d\\n" % number)  # at once, or another worker's may come between
     signal.pause()
 
 if __name__ in ("__main__", "__mp_main__"):

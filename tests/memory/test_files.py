@@ -175,7 +175,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_no_other(tmp_path, monk
     def full_disk(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("fwpkm.memory.files._flush_to_disk", full_disk)
+    monkeypatch.setattr("fwpkm.files._flush", full_disk)
     with pytest.raises(OSError, match="no space"):
         read_some(layer, 30)[1].save(tmp_path / "x.fwpkm", layer)
     assert (tmp_path / "x.fwpkm").read_bytes() == before

@@ -1,6 +1,8 @@
 """A trained model as a folder: the same numbers after loading, and every fault named with its place."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,20 @@ def test_transformers_loads_it_too(saved: Path) -> None:
     ids = torch.randint(40, (2, 11))
     expected = load_model(saved)(ids).logits
     torch.testing.assert_close(hf.FwPKMForCausalLM.from_pretrained(saved).eval()(ids).logits, expected)
+
+
+def test_a_model_that_finds_no_room_leaves_the_one_before(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def refuse(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match=f"No space left on device: '{saved / 'model.safetensors'}'"):
+        save_model(saved, Decoder(make_system("sliding_fwpkm")))
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
 def test_missing_files_are_named(saved: Path) -> None:

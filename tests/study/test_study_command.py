@@ -8,8 +8,8 @@ import pytest
 from study_helpers import start_here
 
 from fwpkm.cli.main import main
-from fwpkm.data.files import read_json
 from fwpkm.eval.files import load_result
+from fwpkm.files import read_json
 from fwpkm.recipe import read_recipe
 from fwpkm.study.plan import make_plan
 from fwpkm.train.durable import write_json

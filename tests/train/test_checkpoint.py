@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import MakeRun
-from fwpkm.train import durable
+from fwpkm.files import hash_file
 from fwpkm.train.config import CheckpointConfig
 from fwpkm.train.durable import UnreadableError, begin_folder, check_folder, finish_folder, remove_unfinished
 from fwpkm.train.stop import StopRequest
@@ -90,22 +90,22 @@ def test_only_the_newest_stay(make_run: MakeRun) -> None:
     assert [p.name for p in run.checkpoints.paths()] == ["step-00000003", "step-00000004"]
 
 
-@pytest.mark.parametrize("call", range(0, 9, 2))
+@pytest.mark.parametrize("call", range(0, 16, 3))
 def test_a_full_disk_leaves_the_older_checkpoints(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     run = make_run()
     run.save()
-    calls, sync = 0, durable._sync
+    calls, fsync = 0, os.fsync
 
-    def fail(path: Path) -> None:
+    def fail(handle: int) -> None:
         nonlocal calls
         calls += 1
         if calls > call:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        sync(path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
 
-    monkeypatch.setattr(durable, "_sync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     run._step(next(run.source))
     with pytest.raises(OSError, match="No space left"):
         run.save()
@@ -134,11 +134,11 @@ def test_files_that_may_not_grow_end_in_the_same_error(
 
 
 def test_saving_changes_nothing_that_is_there(make_run: MakeRun, finished: list[Path]) -> None:
-    before = durable.file_hash(finished[-1] / "model.safetensors")
+    before = hash_file(finished[-1] / "model.safetensors")
     run = make_run(carry="document")
     run.resume()
     run.save()
-    assert durable.file_hash(finished[-1] / "model.safetensors") == before
+    assert hash_file(finished[-1] / "model.safetensors") == before
 
 
 def test_another_model_is_told_all_that_differs(make_run: MakeRun, finished: list[Path]) -> None:

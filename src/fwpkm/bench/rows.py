@@ -1,7 +1,6 @@
 """What a measurement gives: rows for a table, a JSON object or a file."""
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from fwpkm.bench.measure import Timing
+from fwpkm.files import whole_path
 from fwpkm.machine import describe_machine
 
 Row = dict[str, Any]
@@ -47,9 +47,7 @@ def append_rows(path: Path, rows: Sequence[Row], machine: Mapping[str, Any]) -> 
         with path.open("a", newline="") as file:
             csv.DictWriter(file, columns, restval="").writerows(new)
         return
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("w", newline="") as file:
+    with whole_path(path) as beside, beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows([*csv.DictReader(lines), *new])
-    os.replace(beside, path)

@@ -16,6 +16,7 @@ from fwpkm.bench.rows import append_rows, machine_columns
 from fwpkm.bench.shapes import SHAPES
 from fwpkm.bench.systems import SYSTEMS
 from fwpkm.bench.twins import compare_twins
+from fwpkm.files import write_text
 from fwpkm.machine import COMMIT_VARIABLE, is_clean
 
 
@@ -108,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     if getattr(options, "plots", None):
         options.plots.mkdir(parents=True, exist_ok=True)
         for what in ("prefill", "decode"):
-            (options.plots / f"{what}.svg").write_text(draw_lengths(rows, what))
+            write_text(options.plots / f"{what}.svg", draw_lengths(rows, what))
     if options.json:
         print(json.dumps({"machine": machine, "rows": rows}, indent=1))
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from fwpkm.cli.progress import ProgressLine
 from fwpkm.cli.session_options import CHECKPOINT_HELP, check_out, load_reader, text_of
 from fwpkm.data.extra import need
-from fwpkm.data.files import write_bytes
+from fwpkm.files import write_bytes
 from fwpkm.inspect.data import page_data
 from fwpkm.inspect.guard import LOOPBACK
 from fwpkm.inspect.html import render_page

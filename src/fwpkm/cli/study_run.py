@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fwpkm.cli.recipe_options import recipe_of
-from fwpkm.data.files import write_json
+from fwpkm.files import write_json, write_text
 from fwpkm.nested import to_mapping
 from fwpkm.recipe import read_recipe
 from fwpkm.report.study import study_json, write_study_report
@@ -18,7 +18,6 @@ from fwpkm.study.results import StudyResults, read_study
 from fwpkm.study.tasks import Task, make_tasks, seed_folder, select_tasks
 from fwpkm.study.work import locked, start_process, work
 from fwpkm.toml import dump_toml
-from fwpkm.train.durable import write_text
 from fwpkm.train.run import Run
 from fwpkm.train.rundir import describe_environment
 from fwpkm.train.stop import stop_on_signals

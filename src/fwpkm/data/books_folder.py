@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fwpkm.data.files import hash_file, read_json, write_json
+from fwpkm.files import hash_file, read_json, write_json
 from fwpkm.nested import from_mapping, to_mapping
 
 FILE = "books.json"

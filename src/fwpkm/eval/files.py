@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from fwpkm.data.files import read_json, write_json
 from fwpkm.eval.continual import ContinualResult
 from fwpkm.eval.gates import GateResult
 from fwpkm.eval.needles import NeedleResult
 from fwpkm.eval.perplexity import PerplexityResult
 from fwpkm.eval.slots import SlotResult
+from fwpkm.files import read_json, write_json
 from fwpkm.nested import from_mapping, to_mapping, unknown_name
 
 Result = NeedleResult | PerplexityResult | GateResult | SlotResult | ContinualResult

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from fwpkm.data.files import read_json
+from fwpkm.files import read_json
 
 SEEN = "seen.json"
 """In a model's folder: a list of texts, named as `fwpkm eval --text` takes them, of which all was trained on."""

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fwpkm.disk import writing
+from fwpkm.files import UNFINISHED, write_tensors
 
 VERSION = 1
 """Of the file format; a reader refuses what it does not know."""
@@ -61,22 +60,9 @@ def write_file(path: str | os.PathLike[str], file: MemoryFile) -> int:
         {**file.header, "version": VERSION, "tensors": hashes}, sort_keys=True, allow_nan=False
     )
     metadata = {"format": "fwpkm-memory", "header": header, "digest": _text_digest(header)}
-    aside = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
-    try:
-        # What this process' files usually may; the library keeps its own to their owner.
-        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        mode = aside.stat().st_mode
-        with writing(path):
-            save_file(tensors, aside, metadata)
-            aside.chmod(mode)
-            _flush_to_disk(aside)
-        num_bytes = aside.stat().st_size
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _flush_to_disk(path.parent)
-    return num_bytes
+    own = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")  # others may write it, too
+    write_tensors(path, tensors, metadata, aside=own)
+    return path.stat().st_size
 
 
 def read_file(path: str | os.PathLike[str]) -> MemoryFile:
@@ -135,11 +121,3 @@ def _checked_header(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
 
 def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _flush_to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

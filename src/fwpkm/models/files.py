@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from fwpkm.files import write_json, write_tensors
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
 
@@ -28,23 +29,20 @@ def save_model(folder: str | Path, model: Decoder, weights: Mapping[str, Tensor]
         weights: Its state where it is at hand already, as for models whose weights are spread over processes.
 
     Raises:
-        OSError: If the disk is full or cannot be written to.
+        OSError: If the disk is full or cannot be written to, with the file; an older one is then as it was.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict() if weights is None else weights
-    named = {f"{_PREFIX}{name}": x.detach().cpu().contiguous() for name, x in state.items()}
-    try:
-        save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(f"save_model: {folder / WEIGHTS} could not be written ({error})") from error
+    named = {f"{_PREFIX}{name}": x for name, x in state.items()}
+    write_tensors(folder / WEIGHTS, named, {"format": "pt"})
     config = {
         "architectures": ["FwPKMForCausalLM"],
         "model_type": "fwpkm",
         "model": model.config.to_dict(),
         "use_cache": True,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, config, indent=2)
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Decoder:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fwpkm.disk import writing
+from fwpkm.files import write_json, write_tensors
 from fwpkm.models.checkpoint_files import read_checkpoint, written_whole
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
@@ -78,16 +77,14 @@ def export_release(source: Path, target: Path) -> list[str]:
     from_release(fields, weights)  # refuses what the release's modules have in other shapes
     ids = {name: config[name] for name in _TOKEN_IDS if config.get(name) is not None}
     with written_whole(target) as folder:
-        named = {name: x.contiguous() for name, x in weights.items()}
-        with writing(folder / WEIGHTS):
-            save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
+        write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
         described = {
             "architectures": ["Qwen3NextMemForCausalLM"],
             "model_type": "qwen3_next_mem",
             **fields,
             **ids,
         }
-        (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / CONFIG, described, indent=2)
         _copy_tokenizer(source, folder)
     return lost_in_release(decoder.config)
 
@@ -116,7 +113,7 @@ def _decoder(config: DecoderConfig, tensors: dict[str, Tensor], *, where: str) -
 
 def _add_to_config(folder: Path, more: dict[str, Any]) -> None:
     content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    (folder / CONFIG).write_text(json.dumps(content | more, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, content | more, indent=2)
 
 
 def _copy_tokenizer(source: Path, folder: Path) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fwpkm.data.files import whole_file
 from fwpkm.eval.continual import ContinualResult
 from fwpkm.eval.files import Result
 from fwpkm.eval.gates import GateResult
 from fwpkm.eval.needles import NeedleResult, Variant
 from fwpkm.eval.perplexity import PerplexityResult
 from fwpkm.eval.slots import SlotResult
+from fwpkm.files import whole_file
 from fwpkm.report.continual import continual_curves
 from fwpkm.report.needles import groups, needle_curves, needle_maps
 from fwpkm.report.others import gate_curves, perplexity_curves, slot_curves

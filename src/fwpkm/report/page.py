@@ -5,13 +5,13 @@ from dataclasses import fields
 from html import escape
 from pathlib import Path
 
-from fwpkm.data.files import whole_file
 from fwpkm.eval.continual import ContinualResult
 from fwpkm.eval.files import Result, kind_of
 from fwpkm.eval.gates import GateResult
 from fwpkm.eval.needles import NeedleResult
 from fwpkm.eval.perplexity import PerplexityResult
 from fwpkm.eval.slots import SlotResult
+from fwpkm.files import whole_file
 from fwpkm.nested import to_mapping
 from fwpkm.report.continual import continual_tables
 from fwpkm.report.figures import NEEDLES_TITLE, PERPLEXITY_TITLE, draw_result

@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from fwpkm.data.files import read_json, write_json
+from fwpkm.files import read_json, write_json
 from fwpkm.nested import from_mapping, to_mapping
 from fwpkm.train.rundir import RunFolder
 

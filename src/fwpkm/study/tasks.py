@@ -6,10 +6,10 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fwpkm.data.files import read_json, write_json
 from fwpkm.eval.files import load_result
 from fwpkm.eval.needles import NeedleSettings
 from fwpkm.eval.perplexity import PerplexitySettings
+from fwpkm.files import read_json, write_json
 from fwpkm.nested import to_mapping
 from fwpkm.study.config import Positions, StudyConfig
 from fwpkm.study.plan import Plan, System

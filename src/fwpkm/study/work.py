@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from fwpkm.disk import holding
+from fwpkm.lock import holding
 from fwpkm.study.tasks import Task
 from fwpkm.train.stop import StopRequest
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from fwpkm.files import UNFINISHED, write_json, write_tensors
 from fwpkm.models.cache import DecoderCache
 from fwpkm.models.decoder import Decoder
 from fwpkm.models.files import load_weights
@@ -25,7 +25,6 @@ from fwpkm.train.durable import (
     finish_folder,
     remove_folder,
     remove_unfinished,
-    write_json,
 )
 from fwpkm.train.optimizer import Optimizer
 from fwpkm.train.parallel import Group
@@ -85,16 +84,16 @@ class Checkpoints:
         if path.exists():
             return path
         aside = self._together(lambda: begin_folder(path), first_only=True)
-        aside = path.with_name(f"{path.name}.unfinished") if aside is None else aside
+        aside = path.with_name(f"{path.name}{UNFINISHED}") if aside is None else aside
         weights, state = whole_weights(model), _whole_state(optimizer)
         trainer = {"progress": vars(progress), "data": dict(data), "processes": self.group.world}
 
         def write() -> None:
             save_carried(aside, self.group.rank, carried)
-            save_file(_random_states(), aside / f"random-{self.group.rank}.safetensors")
+            write_tensors(aside / f"random-{self.group.rank}.safetensors", _random_states())
             if self.group.is_first:
-                save_file(weights, aside / "model.safetensors")
-                save_file(state, aside / "optimizer.safetensors")
+                write_tensors(aside / "model.safetensors", weights)
+                write_tensors(aside / "optimizer.safetensors", state)
                 write_json(aside / "trainer.json", trainer)
 
         self._together(write)
@@ -107,7 +106,7 @@ class Checkpoints:
         result, problem = None, None
         try:
             result = do() if self.group.is_first or not first_only else None
-        except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
+        except OSError as error:
             problem = error
         failed = [text for text in self.group.gather(None if problem is None else str(problem)) if text]
         if failed:

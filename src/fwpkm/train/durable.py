@@ -1,50 +1,25 @@
-"""Files that are whole or not there: written aside, synchronised, renamed, and checked when read."""
+"""Folders that are whole or not there: written aside, synchronised, renamed, and checked when read."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fwpkm.disk import writing
+from fwpkm.files import UNFINISHED, hash_file, sync, write_json
 
 MANIFEST = "manifest.json"
 """Lists a folder's files with their sizes and hashes; written last."""
-_ASIDE = ".unfinished"
 
 
 class UnreadableError(Exception):
     """A folder or file is not what was written."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is the old one or the new one, whenever the machine stops.
-
-    Raises:
-        OSError: If it cannot be written, as on a full disk, with its name.
-    """
-    aside = path.with_name(f"{path.name}{_ASIDE}")
-    try:
-        with writing(path):
-            aside.write_text(text, encoding="utf-8")
-            _sync(aside)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    os.replace(aside, path)
-    _sync(path.parent)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a mapping as JSON, likewise."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=True) + "\n")
-
-
 def begin_folder(path: Path) -> Path:
     """Return an empty folder to write files into that `finish_folder` turns into `path`."""
-    aside = path.with_name(f"{path.name}{_ASIDE}")
+    aside = path.with_name(f"{path.name}{UNFINISHED}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     return aside
@@ -58,12 +33,12 @@ def finish_folder(aside: Path, path: Path) -> None:
     """
     files = sorted(p for p in aside.iterdir() if p.is_file())
     for file in files:
-        _sync(file)
-    listing = {p.name: {"bytes": p.stat().st_size, "sha256": file_hash(p)} for p in files}
+        sync(file)
+    listing = {p.name: {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in files}
     write_json(aside / MANIFEST, {"files": listing, "sha256": _listing_hash(listing)})
-    _sync(aside)
+    sync(aside)
     os.rename(aside, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
@@ -94,13 +69,13 @@ def check_folder(path: Path) -> None:
             raise UnreadableError(f"{file}: missing")
         if file.stat().st_size != expected["bytes"]:
             raise UnreadableError(f"{file}: must have {expected['bytes']} bytes, got {file.stat().st_size}")
-        if file_hash(file) != expected["sha256"]:
+        if hash_file(file) != expected["sha256"]:
             raise UnreadableError(f"{file}: its contents are not those that were written")
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder, such that no half-removed one is ever taken for a whole one."""
-    aside = path.with_name(f"{path.name}{_ASIDE}")
+    aside = path.with_name(f"{path.name}{UNFINISHED}")
     shutil.rmtree(aside, ignore_errors=True)
     os.rename(path, aside)
     shutil.rmtree(aside)
@@ -108,22 +83,8 @@ def remove_folder(path: Path) -> None:
 
 def remove_unfinished(parent: Path) -> None:
     """Remove what writers left behind when they were stopped."""
-    for path in parent.glob(f"*{_ASIDE}"):
+    for path in parent.glob(f"*{UNFINISHED}"):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def file_hash(path: Path) -> str:
-    """Hash a file's contents (SHA-256)."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

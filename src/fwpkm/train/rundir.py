@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from fwpkm.disk import writing
+from fwpkm.files import write_json, write_text, writing
 from fwpkm.machine import describe_machine
 from fwpkm.recipe import Recipe, read_recipe
-from fwpkm.train.durable import remove_unfinished, write_json, write_text
+from fwpkm.train.durable import remove_unfinished
 
 METRICS = "metrics.jsonl"
 """One JSON object a line: `kind` (train, validation, memory, event), `step`, and numbers."""

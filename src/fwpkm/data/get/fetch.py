@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fwpkm.data.books_folder import BookEntry, write_books
-from fwpkm.data.files import hash_file, whole_file
 from fwpkm.data.get.catalogue import COLLECTIONS, Source
 from fwpkm.data.get.clients import NotAvailableError, Runner, bring, run_command
 from fwpkm.data.get.formats import slug
+from fwpkm.files import hash_file, whole_file
 from fwpkm.nested import unknown_name
 
 _SHORTEST = 200

@@ -9,13 +9,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from fwpkm.data.books_folder import BookEntry, read_books
-from fwpkm.data.files import read_json, write_json
 from fwpkm.data.shards.corpus import TokenCorpus, open_corpus
 from fwpkm.data.shards.manifest import FILE, Manifest, SourceEntry, TokenizerEntry, manifest_to_json
 from fwpkm.data.shards.pieces import Piece, plan_units
 from fwpkm.data.shards.unit import BuildOptions, UnitResult, UnitWriter, result_file, token_dtype, unit_key
 from fwpkm.data.shards.workers import Lock, end_with_parent, locked
 from fwpkm.data.tokenizer import Tokenizer
+from fwpkm.files import read_json, write_json
 from fwpkm.nested import from_mapping
 
 Unit = tuple[Piece, ...]

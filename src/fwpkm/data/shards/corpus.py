@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Int, Integer
 
 from fwpkm.data.documents import TokenDocuments
-from fwpkm.data.files import hash_file, read_json
 from fwpkm.data.shards.manifest import SPLITS, Manifest, ShardEntry, read_manifest
 from fwpkm.data.tokenizer import Tokenizer, load_tokenizer
 from fwpkm.data.tokenizer.protocol import KEPT
+from fwpkm.files import hash_file, read_json
 from fwpkm.nested import unknown_name
 
 _OPEN_AT_ONCE = 128

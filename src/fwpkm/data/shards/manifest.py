@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fwpkm.data.files import read_json
+from fwpkm.files import read_json
 from fwpkm.nested import from_mapping, to_mapping, unknown_name
 
 FORMAT = "fwpkm token shards"

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from fwpkm.data.files import hash_file, write_array, write_json
 from fwpkm.data.shards.manifest import ShardEntry, SourceEntry
 from fwpkm.data.shards.pieces import Piece
 from fwpkm.data.shards.read import Document, piece_hash_path, read_piece
 from fwpkm.data.tokenizer import Tokenizer, load_tokenizer
 from fwpkm.data.tokenizer.protocol import fingerprint_of
+from fwpkm.files import hash_file, write_array, write_json
 from fwpkm.nested import to_mapping
 
 _BATCH_CHARACTERS = 1 << 20

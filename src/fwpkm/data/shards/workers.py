@@ -10,7 +10,7 @@ from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
 
-from fwpkm.disk import holding
+from fwpkm.lock import holding
 
 LOCK = "lock"
 """The file in a folder that is being built which its builders hold."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from fwpkm.data.files import write_bytes
 from fwpkm.data.tokenizer.protocol import KEPT, fingerprint_of
+from fwpkm.files import write_bytes, write_json
 
 SPECIAL = {"pad": 256, "bos": 257, "eos": 258}
 
@@ -67,7 +67,7 @@ class ByteTokenizer:
             **{f"{name}_token": _marker(name) for name in SPECIAL},
         }
         for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
-            (directory / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(directory / name, content)
 
 
 _PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from fwpkm.data.extra import need
-from fwpkm.data.files import read_json, write_bytes, write_json
 from fwpkm.data.tokenizer.protocol import KEPT, fingerprint_of, refuse_surrogates
+from fwpkm.files import read_json, write_bytes, write_json
 
 HUB_PREFIX = "hf:"
 _SPECIAL_NAMES = {

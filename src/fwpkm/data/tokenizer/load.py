@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fwpkm.data.files import read_json
 from fwpkm.data.tokenizer.byte import ByteTokenizer
 from fwpkm.data.tokenizer.hugging_face import HUB_PREFIX, load_from_hub, load_gguf, load_hugging_face
 from fwpkm.data.tokenizer.mistral import SentencePieceTokenizer, load_mistral
 from fwpkm.data.tokenizer.protocol import KEPT, Tokenizer
+from fwpkm.files import read_json
 from fwpkm.nested import unknown_name
 
 _NAMED: dict[str, Callable[[], Tokenizer]] = {"bytes": ByteTokenizer, "mistral": load_mistral}

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int
 
 from fwpkm.data.extra import need
-from fwpkm.data.files import write_bytes
 from fwpkm.data.tokenizer.protocol import KEPT, fingerprint_of, refuse_surrogates
+from fwpkm.files import write_bytes
 
 FILE = "tokenizer.model.v1"
 _SPACE_MARK = "\u2581"

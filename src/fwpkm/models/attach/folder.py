@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from fwpkm.files import write_json
 from fwpkm.models.attach.attach import attach, freeze_base
 from fwpkm.models.attach.attachment import attachment_of, is_of_memory
 from fwpkm.models.attach.decoder import BaseDecoder
@@ -82,7 +83,7 @@ def save_base_decoder(folder: str | Path, decoder: Decoder) -> None:
     if decoder.config.tuned_layers:
         _save_without_memories(decoder.base, folder / TUNED)
     content = {"model_type": "fwpkm_base", "base": replace(decoder.config, adapter=None).to_dict()}
-    (folder / BASE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / BASE_FILE, content, indent=2)
 
 
 def load_base_decoder(folder: str | Path, device: torch.device | str = "cpu") -> BaseDecoder:
