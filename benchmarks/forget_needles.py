@@ -22,8 +22,8 @@ import torch
 from needle_sessions import Document, DocumentMaker, Recall, origin_of, recall, show_progress
 
 from fwpkm.cli.session_options import load_reader
-from fwpkm.data.files import write_json
 from fwpkm.data.tokenizer import Tokenizer
+from fwpkm.files import write_json
 from fwpkm.memory.state import FwPKMState
 from fwpkm.models.cache import DecoderCache
 from fwpkm.models.decoder import Decoder

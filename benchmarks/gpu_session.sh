@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
 # What a machine with a CUDA GPU is to say about the Triton kernels, in steps of less than ten minutes each:
 #
-#   benchmarks/gpu_session.sh STEP OUT      STEP: tests | suite | paper | one | lengths | model;   OUT: a folder for what it finds
+#   benchmarks/gpu_session.sh STEP OUT      STEP: tests | kernels | suite | paper | one | lengths | model;   OUT: a folder for what it finds
 #
+# tests    parity, gradients, poison, races; kernels: what the compiler says of registers and spills (needs no GPU)
 # paper    eight streams of 4,096: the layer, its core and its scan, the dense form with its time and memory, in bfloat16
 # one      one stream of 2,048: the same, and the layer of PyPI, in bfloat16 and float32
 # lengths  prefill and decoding from 512 to 1,048,576 tokens; flatness, decode ratios, state and crossover as rows of their own
 # model    the 12-layer hybrid's training step against its twin's
 #
-# Needs torch with CUDA, triton, numpy, safetensors and jaxtyping; `model` also flash-linear-attention (or GDN=torch, which
-# the rows then say); `one` also fast-weight-product-key-memory; `tests` and `suite` also pytest, hypothesis and beartype.
+# Needs torch with CUDA, triton, numpy, safetensors and jaxtyping. Gated DeltaNet runs as flash-linear-attention where that is
+# installed and right (GDN=torch or fla insists), and the rows say which; `one` also fast-weight-product-key-memory; `tests` and `suite` also pytest, hypothesis and beartype.
 # Every benchmark refuses to time anything if what it times and the definition differ on this GPU. Run `tests` first.
 # Rows name the commit: from the repository, or FWPKM_COMMIT where there is none. A tree that differs from it is refused,
 # unless ALLOW_DIRTY=1. A step's exit code is not 0 if any of its commands failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-step=${1:?a step: tests, suite, paper, one, lengths or model} out=${2:?a folder for the results}
+step=${1:?a step: tests, kernels, suite, paper, one, lengths or model} out=${2:?a folder for the results}
 mkdir -p "$out"
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" TRITON_INTERPRET=0 CUBLAS_WORKSPACE_CONFIG=:4096:8
-export PYTHONUNBUFFERED=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # what other plugins warn of would be errors
+export FWPKM_TRACEBACK=1 PYTHONUNBUFFERED=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # what other plugins warn of would be errors
 python=${PYTHON:-python3}
 status=0
 quiet="-q -p no:cacheprovider"
@@ -27,13 +28,16 @@ bench() {
   local name=$1
   shift
   "$python" -c 'import sys; from fwpkm.cli.main import main; sys.exit(main(sys.argv[1:]))' bench "$@" \
-    --device "${DEVICE:-cuda}" --append "$out/$name.csv" ${ALLOW_DIRTY:+--allow-dirty} || status=$?
+    --device "${DEVICE:-cuda}" --append "$out/$name.csv" ${ALLOW_DIRTY:+--allow-dirty} 2>&1 |
+    tee -a "$out/$name.txt" || status=$?
 }
 
 case $step in
-tests) # parity, gradients, poison, races; then what the compiler says of registers and spills on this very version
-  "$python" -m pytest $quiet tests/ops/triton_kernels/test_triton_on_gpu.py tests/layers/test_step_graph.py \
-    tests/ops/delta_rule/test_delta_rule_on_gpu.py --junitxml="$out/tests.xml" 2>&1 | tee "$out/tests.txt" || status=$?
+tests) # interrupted in time, pytest still says what failed
+  timeout -s INT 540 "$python" -m pytest -v -p no:cacheprovider --junitxml="$out/tests.xml" \
+    tests/ops/triton_kernels/test_triton_on_gpu.py tests/layers/test_step_graph.py \
+    tests/ops/delta_rule/test_delta_rule_on_gpu.py 2>&1 | tee "$out/tests.txt" || status=$? ;;
+kernels)
   "$python" -m fwpkm.bench.kernels_triton 90:fp32 90:bf16 >"$out/kernels.jsonl" 2>"$out/kernels.err" || status=$? ;;
 suite) # sparse faults: memory errors of small cases, where the toolkit is installed
   command -v compute-sanitizer >/dev/null || { echo "suite: compute-sanitizer is not installed"; exit 0; }
@@ -55,8 +59,8 @@ lengths)
 model) # a part at a time too, should eight streams at once be too many for the device
   for parts in 1 4; do
     bench twins twins paper/gdn_fwpkm paper/gdn --streams 8 --tokens 4096 --runs 9 --parts $parts \
-      --set "model.gated_delta_net.backend=${GDN:-fla}"
+      --set "model.gated_delta_net.backend=${GDN:-auto}"
   done ;;
-*) echo "gpu_session: STEP must be tests, suite, paper, one, lengths or model, got '$step'" >&2; exit 2 ;;
+*) echo "gpu_session: STEP must be tests, kernels, suite, paper, one, lengths or model, got '$step'" >&2; exit 2 ;;
 esac
 exit "$status"

@@ -21,7 +21,7 @@ import torch
 from fwpkm import FwPKM
 from fwpkm.bench.measure import Timing, resident_bytes
 from fwpkm.bench.shapes import find_shape
-from fwpkm.data.files import write_json
+from fwpkm.files import write_json
 from fwpkm.machine import describe_machine
 from fwpkm.memory.pool import MemoryPool, Parked
 from fwpkm.memory.quantise import RowFormat

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from fwpkm.bench.measure import Timing, timed
-from fwpkm.data.files import write_json
+from fwpkm.files import write_json
 from fwpkm.machine import describe_machine
 from fwpkm.memory.fingerprint import Fingerprint
 from fwpkm.models.cache import DecoderCache

@@ -20,8 +20,8 @@ from typing import Any
 from needle_sessions import Document, DocumentMaker, Recall, origin_of, recall, show_progress
 
 from fwpkm.cli.session_options import load_reader
-from fwpkm.data.files import write_json
 from fwpkm.data.tokenizer import Tokenizer
+from fwpkm.files import write_json
 from fwpkm.memory.fingerprint import Fingerprint
 from fwpkm.memory.quantise import ROW_FORMATS, RowFormat
 from fwpkm.models.cache import DecoderCache

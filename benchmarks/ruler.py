@@ -23,8 +23,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks.ruler import prepare_niah
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from fwpkm.data.files import write_json
 from fwpkm.data.tokenizer import load_tokenizer
+from fwpkm.files import write_json
 from fwpkm.machine import describe_machine
 from fwpkm.models.attach.families import load_base
 from fwpkm.models.attach.folder import load_base_decoder

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fwpkm.data.files import write_json
+from fwpkm.files import write_json
 
 MAX_RATIO = 2.0
 """How many times as far from float64 as blocks are the pieces may be, in float32 (fwpkm.testing.accuracy)."""

@@ -1,6 +1,6 @@
 """Give a language model whose attention reaches 8 tokens back a memory, and see it recall what is 32 tokens away.
 
-    pip install 'fwpkm[hf]'
+    pip install '.[hf]'
     python examples/attach.py FOLDER
 
 It takes about a minute on a CPU. The text is 32 different numbers in random order, and then the same ones again: what

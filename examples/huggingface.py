@@ -1,6 +1,6 @@
 """Make a small model with a memory, let transformers' Trainer teach it something, save it, and go on from a memory.
 
-    pip install 'fwpkm[hf]'
+    pip install '.[hf]'
     python examples/huggingface.py FOLDER
 
 It takes seconds on a CPU. The text is numbers that count upwards, so that no download is needed.

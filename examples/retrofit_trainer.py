@@ -1,6 +1,6 @@
 """Train a memory with transformers' own Trainer, on a Llama whose attention is limited to 8 tokens.
 
-    pip install 'fwpkm[hf]'
+    pip install '.[hf]'
     python examples/retrofit_trainer.py FOLDER
 
 About a minute on a CPU. The text is 32 different numbers in random order, and then the same ones again: what follows a

@@ -120,7 +120,7 @@ def read_json(path: Path) -> Any:
         ValueError: If it is missing or not JSON, with the place.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fwpkm.bench import lengths
-from fwpkm.bench.length_summary import summarise_lengths
+from fwpkm.bench.length_summary import find_crossovers, summarise_system
 from fwpkm.bench.lengths import Context, draw_lengths, measure_lengths
 from fwpkm.bench.shapes import SHAPES
 from fwpkm.cli.main import main
@@ -128,7 +128,7 @@ def test_summaries_name_the_lengths_that_they_are_of():
         row("attention", "decode", 4096, 1.0),
         {"system": "attention", "what": "prefill", "tokens": 1048576, "failed": "out of memory"},
     ]
-    found = {x["what"]: x for x in summarise_lengths([*own, *rival]) if x["system"] == "fwpkm"}
+    found = {x["what"]: x for x in (*summarise_system(own), *find_crossovers([*own, *rival]))}
     flat = found["prefill flatness"]
     assert (flat["from_tokens"], flat["tokens"]) == (4096, 1048576)
     assert flat["ratio"] == pytest.approx((160 / 131072) / (4 / 4096))
@@ -151,7 +151,7 @@ def test_one_lead_among_defeats_is_no_crossover():
     times = {1: (1.0, 2.0), 2: (3.0, 2.0), 4: (1.0, 2.0), 8: (1.0, 1.0)}
     rows = [row("fwpkm", "prefill", n, mine) for n, (mine, _) in times.items()]
     rows += [row("attention", "prefill", n, theirs) for n, (_, theirs) in times.items()]
-    found = [x for x in summarise_lengths(rows) if x["what"] == "prefill crossover"]
+    found = [x for x in find_crossovers(rows) if x["what"] == "prefill crossover"]
     assert [x["tokens"] for x in found] == [4]
 
 

@@ -4,6 +4,7 @@ import errno
 import gzip
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fwpkm.data.books_folder import BookEntry, write_books
 from fwpkm.data.shards import BuildOptions, TokenCorpus, build_corpus, open_corpus, verify_corpus
 from fwpkm.data.shards import pieces as pieces_module
 from fwpkm.data.shards.pieces import Piece, plan_units
 from fwpkm.data.shards.read import read_piece
 from fwpkm.data.shards.unit import UnitWriter, token_dtype
 from fwpkm.data.tokenizer import ByteTokenizer, load_tokenizer, train_bpe
+from fwpkm.files import hash_file
 
 TEXTS = [f"Document {i} says: {'word ' * (i % 7)}\nZeile {i} äöü 漢." for i in range(40)]
 BYTES = ByteTokenizer()
@@ -202,6 +205,38 @@ def test_copies_of_a_text_never_stand_on_both_sides_of_the_split(tmp_path: Path)
     assert sorted(train + held_out) == sorted(TEXTS + TEXTS)
     assert not set(train) & set(held_out)
     assert 10 < len(held_out) < 56
+
+
+@pytest.mark.parametrize("folder_given", [".", "../books [1]", "{here}"])
+def test_books_are_known_however_their_folder_is_given(
+    folder_given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "books [1]"
+    (folder / "austen").mkdir(parents=True)
+    books = []
+    for name, split in (("a", "train"), ("b", "held_out")):
+        file = folder / f"austen/{name}.txt"
+        file.write_text(f"{name} book")
+        books.append(
+            BookEntry(
+                file=f"austen/{name}.txt", origin="somewhere", licence="public domain", split=split,
+                num_bytes=6, sha256=hash_file(file),
+            )
+        )  # fmt: skip
+    write_books(folder, books)
+    monkeypatch.chdir(folder)
+    corpus = build_corpus([folder_given.format(here=folder)], tmp_path / "out", BYTES)
+    assert texts_of(corpus) == ["a book"]
+    assert texts_of(corpus, "held_out") == ["b book"]
+    assert {source.licence for source in corpus.manifest.sources} == {"public domain"}
+
+
+def test_names_that_are_no_unicode_are_kept(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    (tmp_path / name).write_text("some text")
+    corpus = build_corpus([str(tmp_path / name)], tmp_path / "out", BYTES)
+    assert open_corpus(tmp_path / "out").manifest.sources == corpus.manifest.sources
+    assert corpus.documents("train").name(0).endswith(name)
 
 
 def test_files_are_held_out_by_name(tmp_path: Path) -> None:

@@ -1,12 +1,19 @@
 """Steps on a fixed state, and the same operations played again, give the numbers of the step itself."""
 
+import gc
+from contextlib import nullcontext
+from typing import ClassVar
+from unittest.mock import MagicMock
+from weakref import WeakSet
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fwpkm import FwPKM, FwPKMConfig
-from fwpkm.layers.step_graph import StepGraph
+from fwpkm.layers.step_graph import StepGraph, _Recorder
+from fwpkm.memory.places import keeping_lists, listed
 from fwpkm.models.decode import DecodeGraph
 from fwpkm.models.decoder import Decoder
 from fwpkm.ops.backend import use_backend
@@ -174,3 +181,47 @@ def long_chunks(system):
     return {
         name: {**config[name], "chunk_size": 20} for name in ("fwpkm", "fwmlp", "lact") if config.get(name)
     }
+
+
+class RecordedGraph:
+    """Does with a pool what PyTorch's graphs do: it ends with the last of them, and takes no other after that."""
+
+    pools: ClassVar[dict[object, WeakSet["RecordedGraph"]]] = {}
+
+    def capture_begin(self, pool, capture_error_mode):
+        assert pool not in self.pools or self.pools[pool], "the pool has ended"
+        self.pools.setdefault(pool, WeakSet()).add(self)
+
+    def capture_end(self):
+        pass
+
+
+def test_graphs_share_a_pool_that_lasts_and_a_stream(monkeypatch):
+    streams = []
+    fakes = {
+        "CUDAGraph": RecordedGraph,
+        "Stream": lambda device: streams.append(device) or MagicMock(),
+        "current_stream": lambda device: MagicMock(),
+        "device": lambda device: nullcontext(),
+        "stream": lambda stream: nullcontext(),
+        "graph_pool_handle": object,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    recorder, called = _Recorder(torch.device("cuda")), []
+    for n in range(3):
+        graph = recorder.record(lambda n=n: called.append(n), lambda: called.append("first"))
+        assert isinstance(graph, RecordedGraph)
+        del graph
+        gc.collect()
+    assert called == ["first", 0, 1, 2]
+    assert len(streams) == len(RecordedGraph.pools) == 1
+
+
+def test_lists_that_a_graph_reads_are_kept_with_it():
+    device = torch.device(DEVICE)
+    with keeping_lists() as kept:
+        made = listed((3, 1, 4), device)
+    assert kept[0] is made
+    listed((3, 1, 5), device)
+    assert len(kept) == 1

@@ -3,16 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from study_helpers import start_here
 
 from fwpkm.cli.main import main
 from fwpkm.eval.files import load_result
-from fwpkm.files import read_json
+from fwpkm.files import read_json, write_json
 from fwpkm.recipe import read_recipe
 from fwpkm.study.plan import make_plan
-from fwpkm.train.durable import write_json
 
 NEEDLES = "memory/seed-0/needles-300.json"
 
@@ -189,3 +189,16 @@ def test_a_report_can_be_made_from_results_alone(study: Path, capsys: pytest.Cap
     assert run(study, "--report-only") == 1
     assert "memory" in capsys.readouterr().out
     assert "another document" in (study / "out/report.html").read_text()
+
+
+def test_a_task_whose_process_was_killed_is_no_success(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "fwpkm.cli.study_run.start_process",
+        lambda threads, lock: lambda task: SimpleNamespace(poll=lambda: -9, terminate=lambda: None),
+    )
+    (study / "out" / NEEDLES).unlink()
+    assert run(study, "--only", "memory") == 1
+    assert "1 of " in (said := capsys.readouterr().err)
+    assert "are not done; the same command goes on" in said

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from math import isfinite, nan
 from pathlib import Path
 
 import pytest
 from study_helpers import Ended
 
+from fwpkm.study.curves import read_training
 from fwpkm.study.tasks import Task
 from fwpkm.study.work import locked, start_process, work
+from fwpkm.train.rundir import RunFolder
 from fwpkm.train.stop import StopRequest
 
 
@@ -181,3 +184,18 @@ def test_a_process_writes_its_log_under_fwpkms_name_with_its_threads(tmp_path: P
     assert isinstance(job, subprocess.Popen)
     assert job.wait() == 2
     assert task.log.read_text().startswith("fwpkm info: no recipe 'nowhere.toml'")
+
+
+def test_steps_that_were_skipped_are_no_divergence(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    for step, loss in enumerate((3.0, nan, 2.0, 1.5, nan), start=1):
+        run.append_metrics("train", step, {"tokens": 64 * step, "seconds": 1.0, "loss": loss})
+    training = read_training(tmp_path, 0, finished=True)
+    assert training is not None
+    assert [round(point.loss, 2) for point in training.curve if isfinite(point.loss)] == [3.0, 2.0, 1.5]
+    assert training.diverged, "nothing is known of its end but that it has no loss"
+    run.append_metrics("validation", 5, {"loss": 1.4})
+    validated = read_training(tmp_path, 0, finished=True)
+    assert validated is not None
+    assert not validated.diverged

@@ -26,6 +26,26 @@ def test_collisions_count_within_a_chunk_only() -> None:
     assert collisions(slots, 7) == pytest.approx(5 / 6)
 
 
+def test_heads_of_one_token_do_not_collide() -> None:
+    slots = torch.tensor([[[5, 5], [0, 1], [1, 1], [2, -1]]])
+    assert collisions(slots[:, :1], 4) == 0
+    assert collisions(slots, 4) == pytest.approx(3 / 7)
+
+
+def test_padding_has_no_gate() -> None:
+    model = Decoder(make_system("mixed")).eval()
+    tokens, mask = torch.randint(40, (2, 12)), torch.ones(2, 12, dtype=torch.bool)
+    mask[1, 7:] = False
+    with torch.no_grad():
+        traces = model(tokens, None, mask, trace=True).traces
+        alone = [model(tokens[i : i + 1, :n], trace=True).traces for i, n in enumerate((12, 7))]
+    metrics = memory_metrics(model, traces, mask)
+    for layer, trace in enumerate(traces):
+        if trace is not None:
+            gates = torch.cat([own[layer].gate.flatten() for own in alone])
+            assert metrics[f"memory.{layer}.gate"] == pytest.approx(float(gates.mean()), rel=1e-5)
+
+
 def test_divergence_is_zero_for_uniform_and_log_n_for_one_slot() -> None:
     even = torch.arange(8).view(1, 8, 1)
     assert divergence(even, torch.ones(1, 8, 1), 8) == pytest.approx(0, abs=1e-12)
@@ -53,4 +73,4 @@ def test_the_line_of_progress_averages_over_layers() -> None:
 
 
 def test_times_are_written_as_clocks_do() -> None:
-    assert (clock(61.0), clock(3600.0)) == ("1:01", "1:00:00")
+    assert (clock(61.0), clock(3600.0), clock(180_061.9)) == ("1:01", "1:00:00", "50:01:01")

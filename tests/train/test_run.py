@@ -4,7 +4,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -133,6 +133,49 @@ def test_a_missing_logger_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["train", str(recipe), "--out", str(recipe.parent / "run"), "--quiet", "--set", setting]) == 2
     assert remedy in capsys.readouterr().err
+
+
+def test_every_run_is_one_of_its_own_for_wandb(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[dict[str, str]] = []
+
+    def init(**given: str) -> SimpleNamespace:
+        begun.append(given)
+        return SimpleNamespace(log=lambda numbers, step: None, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    command = ["train", str(recipe), "--quiet", "--set", "train.wandb_project=mine", "--out"]
+    for folder, more in (("a/run", []), ("b/run", []), ("b/run", ["--resume", "--set", "train.steps=6"])):
+        assert main([*command, str(recipe.parent / folder), *more]) == 0
+    ids = [own["id"] for own in begun]
+    assert ids[0] != ids[1] == ids[2]
+    assert [Path(own["name"]).parts[-2:] for own in begun] == [("a", "run"), ("b", "run"), ("b", "run")]
+
+
+def test_several_processes_need_a_folder(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", str(recipe)]) == 2
+    assert "several processes need --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [
+            "model.mixers=['sliding_attention', 'lact']",
+            "model.lact={num_heads=4, head_dim=4, window=6, num_fast_heads=2}",
+        ],
+        ["model.fwmlp_layers=[1]", "model.fwmlp={hidden_dim=12, initial_weights='learned'}"],
+    ],
+)
+def test_fast_weights_that_are_shared_out_cannot_be_begun_with_again(
+    settings: list[str], recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sharded = ["model.num_layers=2", *settings, "train.parallel=shard"]
+    options = [part for setting in sharded for part in ("--set", setting)]
+    assert main(["train", str(recipe), *options]) == 2
+    assert "set train.parallel='replicate'" in capsys.readouterr().err
 
 
 def test_resume_needs_a_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Any split of a step gives the same loss and gradients, and carried memories are what a longer sequence has."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,6 +112,29 @@ def test_renewed_streams_know_nothing_and_the_others_all(system: str) -> None:
         out = model(after, renewed).logits
         torch.testing.assert_close(out[1:2], model(after[1:2]).logits)
         torch.testing.assert_close(out[[0, 2]], model(after, cache).logits[[0, 2]])
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_what_a_renewed_stream_begins_with_learns_as_from_a_fresh_cache(system: str) -> None:
+    config = make_system(system, initializer_range=0.1)
+    if config.fwmlp is not None:
+        config = replace(config, fwmlp=replace(config.fwmlp, initial_weights="learned"))
+    if config.fwpkm is not None:
+        config = replace(config, fwpkm=replace(config.fwpkm, initial_keys="learned"))
+    model = Decoder(config).double()
+    before, after = torch.randint(40, (3, 13)), torch.randint(40, (3, 9))
+    cache = model(before).cache.detach()
+    renewed = renew_streams(cache, torch.tensor([False, True, False]), model)
+    weight = torch.randn(1, 9, 40, dtype=torch.float64)
+    model.zero_grad()
+    (model(after, renewed).logits[1:2] * weight).sum().backward()
+    found = {name: p.grad for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    (model(after[1:2]).logits * weight).sum().backward()
+    for name, p in model.named_parameters():
+        expected = torch.zeros_like(p) if p.grad is None else p.grad.to_dense()
+        got = found[name]
+        torch.testing.assert_close(torch.zeros_like(p) if got is None else got.to_dense(), expected, msg=name)
 
 
 def test_renewing_all_or_none_is_free() -> None:

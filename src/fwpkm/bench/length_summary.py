@@ -9,30 +9,38 @@ SHORT, LONG = 4096, 131072
 _RIVAL = "attention"
 
 
-def summarise_lengths(rows: Sequence[Row]) -> Iterator[Row]:
-    """Yield rows of ratios, each with the lengths that it is of.
+def summarise_system(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield ratios of one system's rows, each with the lengths that it is of.
 
     prefill flatness: the dearest token over the cheapest, by length, from `SHORT` on. decode ratio (of the mean
     token, of reads, of writes): a long context's over a short one's. state ratio: the same of its bytes, with what it
-    can grow to. prefill crossover, decode crossover: the length from which on a system is no slower than attention at
-    all lengths that both were measured at; empty where there is none.
+    can grow to.
+    """
+    own = [row for row in rows if "median_s" in row]
+    if not own:
+        return
+    common = _common(own[0])
+    yield from _flatness(own, common)
+    for what in dict.fromkeys(row["what"] for row in own if row["what"].startswith("decode")):
+        yield from _long_over_short(own, what, "median_s", {"what": f"{what} ratio", **common})
+    for row in _long_over_short(own, "prefill", "state_bytes", {"what": "state ratio", **common}):
+        last = next(x for x in own if x["what"] == "prefill" and x["tokens"] == row["tokens"])
+        yield {**row, **{name: last[name] for name in ("state_bytes", "bound_bytes") if name in last}}
+
+
+def find_crossovers(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield, for each system, the length from which on it is no slower than attention, in prefill and in decoding.
+
+    At all lengths, that is, that both were measured at; empty where there is none.
     """
     timed = [row for row in rows if "median_s" in row]
-    for system in dict.fromkeys(row["system"] for row in timed):
+    for system in dict.fromkeys(row["system"] for row in timed if row["system"] != _RIVAL):
         own = [row for row in timed if row["system"] == system]
-        common: Row = {
-            name: own[0][name]
-            for name in ("system", "shape", "streams", "dtype", "backend")
-            if name in own[0]
-        }
-        yield from _flatness(own, common)
-        for what in dict.fromkeys(row["what"] for row in own if row["what"].startswith("decode")):
-            yield from _long_over_short(own, what, "median_s", {"what": f"{what} ratio", **common})
-        for row in _long_over_short(own, "prefill", "state_bytes", {"what": "state ratio", **common}):
-            last = next(x for x in own if x["what"] == "prefill" and x["tokens"] == row["tokens"])
-            yield {**row, **{name: last[name] for name in ("state_bytes", "bound_bytes") if name in last}}
-        if system != _RIVAL:
-            yield from _crossovers(own, timed, common)
+        yield from _crossovers(own, timed, _common(own[0]))
+
+
+def _common(row: Row) -> Row:
+    return {name: row[name] for name in ("system", "shape", "streams", "dtype", "backend") if name in row}
 
 
 def _by_length(rows: Sequence[Row], what: str, column: str) -> dict[int, int | float]:

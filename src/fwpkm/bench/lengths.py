@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwpkm.bench.length_summary import summarise_lengths
+from fwpkm.bench.length_summary import find_crossovers, summarise_system
 from fwpkm.bench.measure import Timing, is_out_of_memory, seconds_of, timed
-from fwpkm.bench.parity import check_parity
+from fwpkm.bench.parity import ParityError, check_parity
 from fwpkm.bench.parity_rule import check_delta_rule
 from fwpkm.bench.rows import DTYPES, Row, seconds
 from fwpkm.bench.shapes import Shape, find_shape
-from fwpkm.bench.systems import CausalAttention, delta_rule_backends, make_delta_net
+from fwpkm.bench.systems import CausalAttention, delta_rule_backends, fastest_attention, make_delta_net
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.step_graph import StepGraph
 from fwpkm.memory.state import FwPKMState
@@ -66,7 +66,7 @@ def measure_lengths(
     decoded: int | None = None,
     systems: Sequence[str] | None = None,
 ) -> Iterator[Row]:
-    """Yield prefill seconds and seconds of a decoded token of one stream, for each length and system; then summaries.
+    """Yield prefill seconds and seconds of a decoded token of one stream, for each length and system, with summaries.
 
     "decode" is the mean token of a round, with its share of writes; "decode read" is a token that writes nothing,
     "decode write" one that completes a chunk. Every token is another one and is waited for before the next. On a CUDA
@@ -95,6 +95,7 @@ def measure_lengths(
     _check(systems, shape, where, DTYPES[dtype])
     rows: list[Row] = []
     for name in systems:
+        of_system: list[Row] = []
         for length in lengths:
             common = {"system": name, "shape": shape_name, "streams": 1, "tokens": length, "dtype": dtype}
             context = Context(
@@ -102,24 +103,27 @@ def measure_lengths(
                 decoded=decoded or shape.config.chunk_size,
             )  # fmt: skip
             own = list(_rows(known[name], context, common))
-            rows += own
+            of_system += own
             yield from own
             if "failed" in own[-1]:
                 break
-    yield from summarise_lengths(rows)
+        yield from summarise_system(of_system)
+        rows += of_system
+    yield from find_crossovers(rows)
 
 
 def _check(systems: Sequence[str], shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
     for name, config in (("fwpkm", shape.config), ("fwpkm-bfloat16", _narrow(shape).config)):
         if name in systems:
             check_parity(["streaming", "decode"], device=device, dtype=dtype, config=config)
-    if "gdn" in systems:
-        check_delta_rule(device=device, dtype=dtype)
 
 
 def _rows(run: Callable[[Context], Measured], context: Context, common: Row) -> Iterator[Row]:
     try:
         found = run(context)
+    except ParityError as error:  # a rival's; the others can be measured all the same
+        yield {"what": "prefill", **common, "failed": str(error)}
+        return
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -223,6 +227,7 @@ def _fwpkm_narrow(context: Context) -> Measured:
 
 
 def _gated(context: Context) -> Measured:
+    check_delta_rule(device=context.device, dtype=context.dtype)
     with delta_rule_backends() as used:
         layer = make_delta_net(context.shape, context.device, context.dtype)
         found = _stream(layer, context, lambda state: state.num_bytes)
@@ -239,7 +244,9 @@ def _attend(context: Context) -> Measured:
 
     def decode(token: Tensor) -> None:
         q, _, _ = layer.qkv(token).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        layer.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+        with fastest_attention(context.device):
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        layer.out(mixed.transpose(1, 2).flatten(-2))
 
     prefill = timed(lambda: layer(x), runs=_PREFILLS, warmup=1, device=context.device)
     tokens = context.hidden(min(context.decoded, _MOST_ATTENDED)).split(1, dim=1)

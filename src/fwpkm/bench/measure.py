@@ -10,6 +10,9 @@ from pathlib import Path
 
 import torch
 
+_LAUNCH_CYCLES = 20_000_000
+"""Of a GPU's clock, some ten milliseconds: time for the host to launch what is measured."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -51,7 +54,10 @@ def seconds_of(fn: Callable[[], object], device: torch.device | str = "cpu") -> 
 def timed_on_device(
     fn: Callable[[], object], *, runs: int, warmup: int, device: torch.device | str
 ) -> Timing:
-    """Do the same by the GPU's own clock, without what the host does before its first and after its last launch."""
+    """Do the same by the GPU's own clock; `fn` must not wait for the GPU, so that its launches queue up.
+
+    The GPU is given something to do first, while the host launches: what the host takes is not measured.
+    """
     if torch.device(device).type != "cuda":
         return timed(fn, runs=runs, warmup=warmup, device=device)
     for _ in range(warmup):
@@ -63,6 +69,7 @@ def _seconds_between_events(fn: Callable[[], object], device: torch.device) -> f
     with torch.cuda.device(device):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
+        torch.cuda._sleep(_LAUNCH_CYCLES)
         start.record()
         fn()
         end.record()

@@ -59,7 +59,7 @@ def compare_twins(
         own.append({"what": "twins", "recipe": name, **common})
         try:
             with delta_rule_backends() as used:
-                steps.append(_training_step(config, where, streams, tokens, parts))
+                steps.append(_TrainingStep(config, where, streams=streams, tokens=tokens, parts=parts))
                 peaks.append(_peak_of_a_step(steps[-1], where, warmup))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -70,9 +70,10 @@ def compare_twins(
     yield from _in_turns(steps, peaks, own, where, runs)
 
 
-def _peak_of_a_step(step: Callable[[], None], device: torch.device, warmup: int) -> int | None:
+def _peak_of_a_step(step: "_TrainingStep", device: torch.device, warmup: int) -> int | None:
     for _ in range(warmup):
         step()
+    step.forget()  # gradients are a part of what a step needs
     return peak_device_bytes(step, device)
 
 
@@ -91,21 +92,26 @@ def _in_turns(
     yield {**own[-1], "what": "times twin", **ratios(shares)}
 
 
-def _training_step(
-    config: DecoderConfig, device: torch.device, streams: int, tokens: int, parts: int
-) -> Callable[[], None]:
-    torch.manual_seed(0)
-    model = Decoder(config).to(device).train()
-    optimizer = Optimizer(model, OptimizerConfig())
-    ids = torch.randint(config.vocab_size, (streams, tokens), device=device)
+class _TrainingStep:
+    """A model's training step on one batch, always the same."""
 
-    def step() -> None:
-        optimizer.zero_grad()
-        for part in ids.chunk(parts):
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss, _ = model.loss(part)
-            (loss / parts).backward()
-        optimizer.clip()
-        optimizer.step()
+    def __init__(
+        self, config: DecoderConfig, device: torch.device, *, streams: int, tokens: int, parts: int
+    ) -> None:
+        torch.manual_seed(0)
+        self.model = Decoder(config).to(device).train()
+        self.optimizer = Optimizer(self.model, OptimizerConfig())
+        self.ids, self.parts = torch.randint(config.vocab_size, (streams, tokens), device=device), parts
 
-    return step
+    def __call__(self) -> None:
+        self.optimizer.zero_grad()
+        for part in self.ids.chunk(self.parts):
+            with torch.autocast(self.ids.device.type, torch.bfloat16, enabled=self.ids.is_cuda):
+                loss, _ = self.model.loss(part)
+            (loss / self.parts).backward()
+        self.optimizer.clip()
+        self.optimizer.step()
+
+    def forget(self) -> None:
+        """Drop the last step's gradients."""
+        self.optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""A memory that has learned nothing yet still memorises: the demonstration behind `fwpkm demo`."""
+"""A memory that has learned nothing yet still memorises: the demonstration behind `fwpkm demo recall`."""
 
 import torch
 from torch import Tensor

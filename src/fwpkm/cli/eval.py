@@ -104,7 +104,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         own = kinds.add_parser(kind, help=_SUMMARY[kind])
         own.add_argument("checkpoint", help=CHECKPOINT_HELP)
         own.add_argument(
-            "--text", default="novel", help="a corpus folder or text file; the shipped novel's last fifth"
+            "--text",
+            default="novel",
+            help="a corpus folder, a text file, 'python' (the standard library), or 'novel' (the default): the last fifth of the shipped one",
         )
         own.add_argument("--name", help="what tables call the model; default: its folder")
         own.add_argument("--out", type=Path, help="JSON file to write; default: results/WHAT-NAME-TIME.json")

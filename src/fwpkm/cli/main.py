@@ -1,12 +1,16 @@
 """fwpkm COMMAND ...  The command line of Fast-weight Product Key Memory."""
 
 import argparse
+import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
 from fwpkm.cli import ask, attach, bench, convert, data, demo, eval, info, inspect, memory, read, study, train
 
+TRACEBACK_VARIABLE = "FWPKM_TRACEBACK"
+"""Set to anything, errors come with where they arose."""
 _COMMANDS = {
     "ask": ask,
     "attach": attach,
@@ -39,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[options.command].run(options)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            traceback.print_exc()
         print(f"fwpkm {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

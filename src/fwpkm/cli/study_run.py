@@ -26,7 +26,7 @@ _SIGNALLED = 128
 
 
 def run_study(options: argparse.Namespace) -> int:
-    """Do what is missing; returns 0 if all is done, 1 if something failed, 128 + a signal's number if stopped."""
+    """Do what is missing; returns 0 if all is done, 1 if something is not, 128 + a signal's number if stopped."""
     plan = make_plan(recipe_of(options))
     out = options.out or Path("runs") / plan.recipe.name.replace("/", "-")
     tasks, command = make_tasks(plan, out), command_of(options)
@@ -55,7 +55,13 @@ def _run(
         start = start_process(plan.config.threads, lock)
         work(wanted, jobs=plan.config.jobs, start=start, stop=stop, say=_say)
     code = _report(plan, out, command)
-    return code if stop.signal is None else _SIGNALLED + stop.signal
+    if stop.signal is not None:
+        return _SIGNALLED + stop.signal
+    if left := [task for task in wanted if task.state in ("to do", "begun")]:
+        _say(
+            f"{len(left)} of {len(wanted)} tasks are not done; the same command goes on with those that were ended"
+        )
+    return 1 if left else code
 
 
 def check_same_recipes(plan: Plan, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     if options.resume and options.out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
+    if options.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("several processes need --out, as each would name another folder after the time")
     out = options.out or default_folder(recipe)
     from fwpkm.train.run import train  # other commands need not wait for it
 

@@ -1,5 +1,6 @@
 """A folder of books as `fwpkm data get` leaves it: texts, and a manifest of where they came from."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +64,14 @@ def read_books(inputs: Sequence[str]) -> dict[str, BookEntry]:
     for folder in (Path(given) for given in inputs):
         if (folder / FILE).is_file():
             found |= {
-                f"{folder.name}/{book.file}": _checked(folder, book) for book in read_folder(folder).books
+                name_below(folder, book.file): _checked(folder, book) for book in read_folder(folder).books
             }
     return found
+
+
+def name_below(folder: Path, file: str | Path) -> str:
+    """Return what a file in an input folder is called: the folder's own name, however it was given, and the path."""
+    return (Path(os.path.abspath(folder)).name / Path(file)).as_posix()
 
 
 def _checked(folder: Path, book: BookEntry) -> BookEntry:

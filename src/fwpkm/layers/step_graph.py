@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fwpkm.layers.fixed import fixed, have_same_shapes, plain, put_back, tokens_before_write
+from fwpkm.memory.places import keeping_lists
 
 S = TypeVar("S")
 Step = Callable[[Tensor, S], tuple[Tensor, S]]
@@ -34,8 +35,7 @@ class StepGraph(Generic[S]):
     def __init__(self, step: Step[S], state: S) -> None:
         self._step, self._state = step, state
         self._replay: _Replay[S] | None = None
-        self._pool: Any = None
-        """Memory that all graphs of this object use in turns; None until one was captured."""
+        self._recorder: _Recorder | None = None
 
     @property
     def state(self) -> S:
@@ -66,7 +66,8 @@ class StepGraph(Generic[S]):
         if room and have_same_shapes(before, self._state):
             self._replay = _Replay(self._step, self._state, room, x)
             if x.is_cuda:
-                self._pool = self._replay.capture(self._pool)
+                self._recorder = self._recorder or _Recorder(x.device)
+                self._replay.capture(self._recorder)
         return y
 
 
@@ -77,6 +78,8 @@ class _Replay(Generic[S]):
         self._step, self._before, self._room = step, state, room
         self._now, self._x = fixed(state, room), like.clone()
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._lists: list[Tensor] = []
+        """What the graph reads and nobody else need keep."""
         self._y: Tensor | None = None
         self.steps_left = room
 
@@ -104,23 +107,42 @@ class _Replay(Generic[S]):
         put_back(self._now, after)
         return y
 
-    def capture(self, pool: Any) -> Any:
-        """Record the step's launches, in memory of `pool` (None: a new one); return the pool.
+    def capture(self, recorder: "_Recorder") -> None:
+        """Record the step's launches, to be replayed from now on."""
 
-        The first time of a pool the step is run before, on a copy: kernels are compiled and libraries set up then.
-        """
-        stream, graph = torch.cuda.Stream(self._x.device), torch.cuda.CUDAGraph()
-        stream.wait_stream(torch.cuda.current_stream(self._x.device))
-        with torch.cuda.device(self._x.device), torch.cuda.stream(stream):
-            if pool is None:
-                pool = torch.cuda.graph_pool_handle()
-                self._step(self._x, fixed(self._before, self._room))
-            # Without the collection and the emptied cache that `torch.cuda.graph` begins with, chunk after chunk.
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-            try:
+        def record() -> None:
+            with keeping_lists() as self._lists:
                 self._y = self._run()
+
+        copy = fixed(self._before, self._room)
+        self._graph = recorder.record(record, lambda: self._step(self._x, copy))
+
+
+class _Recorder:
+    """What the CUDA graphs of one `StepGraph` have in common: a stream, and memory that they use in turns."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        """One for all: blocks of memory are used again on the stream that they were taken on."""
+        self._pool: Any = None
+        self._last: torch.cuda.CUDAGraph | None = None
+        """Never replayed again once there is a newer one, and kept until then: a pool ends with its last graph."""
+
+    def record(self, step: Callable[[], None], first: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        """Record what `step` launches; the first time `first` is run before: kernels are compiled then."""
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+                first()
+            # Without the collection and the emptied cache that `torch.cuda.graph` begins with, chunk after chunk.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                step()
             finally:
                 graph.capture_end()
-        torch.cuda.current_stream(self._x.device).wait_stream(stream)
-        self._graph = graph
-        return pool
+        current.wait_stream(self._stream)
+        self._last = graph
+        return graph

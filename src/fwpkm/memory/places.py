@@ -3,7 +3,8 @@
 One pass instead of a slice per window; and no list of Python's is sent to the device, which would wait for it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from itertools import accumulate
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from torch import Tensor
 from fwpkm.ops.core.schedule import Window
 
 F = TypeVar("F", bound=Callable[..., Tensor])
+_keepers: list[list[Tensor]] = []
 
 
 def _kept(make: F) -> F:
@@ -26,9 +28,23 @@ def _kept(make: F) -> F:
         if torch.compiler.is_compiling():
             return make(*args)
         with torch.inference_mode(False):  # training may use it next
-            return cached(*args)
+            found = cached(*args)
+        for keeper in _keepers:
+            keeper.append(found)
+        return found
 
     return choose  # type: ignore[return-value]  # the same arguments
+
+
+@contextmanager
+def keeping_lists() -> Iterator[list[Tensor]]:
+    """Collect the lists that are asked for meanwhile: a CUDA graph reads them where they lie, however long it lives."""
+    kept: list[Tensor] = []
+    _keepers.append(kept)
+    try:
+        yield kept
+    finally:
+        _keepers[:] = [keeper for keeper in _keepers if keeper is not kept]
 
 
 @_kept

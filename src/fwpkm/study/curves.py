@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class CurvePoint:
     tokens: int
     """Those trained on at the end of the first of these steps."""
     loss: float
-    """Their mean, in nats."""
+    """Their mean, in nats; steps that were skipped, having none, are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,9 +47,9 @@ class Training:
 
     @property
     def diverged(self) -> bool:
-        """Whether it ended with a loss that is no number, though no step was refused."""
-        ends = [self.curve[-1].loss, *([] if self.validation is None else [self.validation])]
-        return self.finished and not all(map(isfinite, ends))
+        """Whether it ended without a loss: that of validation, or of all its last steps, is no number."""
+        last = self.curve[-1].loss if self.validation is None else self.validation
+        return self.finished and not isfinite(last)
 
 
 def read_training(folder: Path, seed: int, *, finished: bool) -> Training | None:
@@ -102,10 +102,12 @@ def _thinned(steps: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
     parts: dict[int, list[Mapping[str, Any]]] = {}
     for step in steps:
         parts.setdefault(_part(step["tokens"]), []).append(step)
-    return tuple(
-        CurvePoint(tokens=own[0]["tokens"], loss=sum(s["loss"] for s in own) / len(own))
-        for own in parts.values()
-    )
+    return tuple(CurvePoint(tokens=own[0]["tokens"], loss=_mean(own)) for own in parts.values())
+
+
+def _mean(steps: Sequence[Mapping[str, Any]]) -> float:
+    losses = [step["loss"] for step in steps if isfinite(step["loss"])]
+    return sum(losses) / len(losses) if losses else nan
 
 
 def _part(tokens: int) -> int:

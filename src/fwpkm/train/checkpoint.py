@@ -45,6 +45,8 @@ class Progress:
     """Time of training so far, checkpoints and validation not counted."""
     skipped_in_a_row: int = 0
     """Steps skipped since the last one that was taken."""
+    validated: int = 0
+    """The step after which the loss was last validated."""
     warned: tuple[str, ...] = ()
     """Warnings that were given, each once a run."""
 

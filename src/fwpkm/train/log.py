@@ -1,12 +1,13 @@
 """Where metrics go: the run's folder, a line of progress, TensorBoard, Weights & Biases."""
 
 import importlib
+import secrets
 import sys
-import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from fwpkm.files import write_text
 from fwpkm.train.config import TrainConfig
 from fwpkm.train.rundir import RunFolder
 
@@ -92,7 +93,8 @@ def memory_line(values: Mapping[str, float]) -> str:
 
 def clock(seconds: float) -> str:
     """Write a time as h:mm:ss or m:ss."""
-    return time.strftime("%-H:%M:%S" if seconds >= 3600 else "%-M:%S", time.gmtime(seconds))
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 def _tensorboard(folder: RunFolder, step: int) -> Any:
@@ -103,7 +105,7 @@ def _tensorboard(folder: RunFolder, step: int) -> Any:
             "train.tensorboard=true needs the package tensorboard: pip install 'fwpkm[train]', or leave it off"
         ) from error
     # What an interrupted run logged after the checkpoint it goes on from is hidden.
-    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=step or None)
+    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=step + 1)
 
 
 def _wandb(project: str, folder: RunFolder) -> Any:
@@ -113,6 +115,8 @@ def _wandb(project: str, folder: RunFolder) -> Any:
         raise ValueError(
             "train.wandb_project needs the package wandb: pip install wandb, or leave it out"
         ) from error
-    return wandb.init(
-        project=project, name=folder.path.name, dir=str(folder.path), resume="allow", id=folder.path.name
-    )
+    file = folder.path / "wandb-id.txt"
+    if not file.exists():  # a run of its own, that a resumed one goes on with
+        write_text(file, f"{secrets.token_hex(8)}\n")
+    number = file.read_text(encoding="utf-8").strip()
+    return wandb.init(project=project, name=str(folder.path), dir=str(folder.path), resume="allow", id=number)

@@ -131,14 +131,17 @@ class Trainer:
         """Do what is due between two steps, and say whether the run is over and why."""
         config, progress = self.config, self.progress
         late = config.max_minutes is not None and progress.seconds >= 60 * config.max_minutes
-        # Clocks and signals of the processes differ; all must take the same way.
-        flags = torch.tensor([stop.signal is not None, late, self._is_due()], dtype=torch.int32)
-        stopped, late, due = (bool(n) for n in self.group.add_up(flags.to(self.device)).tolist())
+        # Clocks and signals of the processes differ; all must take the same way, by the first one's clock.
+        clock = round(progress.seconds * 1e6) if self.group.is_first else 0
+        flags = torch.tensor([stop.signal is not None, late, self._is_due(), clock])
+        stopped, late, due, clock = self.group.add_up(flags.to(self.device)).tolist()
+        if self.group.world > 1:
+            self.progress = progress = replace(progress, seconds=clock / 1e6)
         if self.share_done() >= 1:
             return "finished"
         if late or stopped:
             return "out of time" if late else "stopped"
-        if progress.step > self._began.step and _divides(config.validate_every, progress.step):
+        if progress.step > progress.validated and _divides(config.validate_every, progress.step):
             self._validate()
         if due:
             self.save()
@@ -195,7 +198,11 @@ class Trainer:
         check_skipped(now.skipped_in_a_row, guards, step=now.step, loss=losses.objective, norm=norm)
 
     def _share_after_step(self) -> float:
-        """Return the share of the run that is over after this step, so that the first one moves already."""
+        """Return the share of `steps` that is over after this step, so that the first one moves already.
+
+        How many tokens or seconds the step takes is not known before it: of those the share before it counts, and
+        the first step of a warm-up by tokens or time alone moves nothing.
+        """
         share = self.share_done()
         return max(share, (self.progress.step + 1) / self.config.steps) if self.config.steps else share
 
@@ -234,7 +241,7 @@ class Trainer:
         mask = None if bool(part.mask.all()) else part.mask
         with self.runner.autocast():
             traces = self.model(part.input_ids, None, mask, logits_to_keep=0, trace=True).traces
-        metrics = memory_metrics(self.model, traces)
+        metrics = memory_metrics(self.model, traces, mask)
         found = warnings_about(metrics, self.config.guards, self.progress.warned)
         self.progress = replace(self.progress, warned=(*self.progress.warned, *(name for name, _ in found)))
         if self.log is not None and metrics:
@@ -255,6 +262,7 @@ class Trainer:
             own, weight, carried = self.runner.run(next(self.validation), 0, carried)
             sums, total = sums + own, total + weight
         self._validated = Losses.of(self.group.add_up(sums), total).named()
+        self.progress = replace(self.progress, validated=self.progress.step)
         if self.log is not None:
             self.log.write("validation", self.progress.step, self._validated)
             text = "  ".join(f"{name} {value:.4f}" for name, value in self._validated.items())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fwpkm.layers.fwpkm import FwPKM
@@ -11,8 +11,10 @@ from fwpkm.models.decoder import Decoder
 from fwpkm.models.trace import MemoryTrace
 
 
-def memory_metrics(model: Decoder, traces: tuple[MemoryTrace | None, ...]) -> dict[str, float]:
-    """Name and measure what each layer's memory did in one forward pass.
+def memory_metrics(
+    model: Decoder, traces: tuple[MemoryTrace | None, ...], mask: Bool[Tensor, "B T"] | None = None
+) -> dict[str, float]:
+    """Name and measure what each layer's memory did in one forward pass; `mask` is false at padding.
 
     `memory.<layer>.gate` is the gate's mean, `.gate_spread` its standard deviation over tokens; `.slots_used` the
     distinct slots that a stream read, as a share of its reads or of all slots, whichever is fewer; `.collisions` the
@@ -23,14 +25,15 @@ def memory_metrics(model: Decoder, traces: tuple[MemoryTrace | None, ...]) -> di
         f"memory.{layer}.{name}": value
         for layer, trace in enumerate(traces)
         if trace is not None
-        for name, value in _one(model.blocks[layer].memory, trace)
+        for name, value in _one(model.blocks[layer].memory, trace, mask)
     }
 
 
-def _one(memory: object, trace: MemoryTrace) -> Iterator[tuple[str, float]]:
-    if trace.gate is not None and trace.gate.numel():
-        yield "gate", float(trace.gate.float().mean())
-        yield "gate_spread", float(trace.gate.float().std(unbiased=False))
+def _one(memory: object, trace: MemoryTrace, mask: Tensor | None) -> Iterator[tuple[str, float]]:
+    gate = trace.gate if trace.gate is None or mask is None else trace.gate[mask]
+    if gate is not None and gate.numel():
+        yield "gate", float(gate.float().mean())
+        yield "gate_spread", float(gate.float().std(unbiased=False))
     if isinstance(memory, FwPKM) and trace.slots is not None and trace.weights is not None:
         assert isinstance(memory, FwPKM)
         slots, num_slots = trace.slots.flatten(2), memory.config.num_slots
@@ -54,10 +57,11 @@ def collisions(slots: Int[Tensor, "B T J"], chunk_size: int) -> float:
     shared, total = 0, 0
     for stream in slots:
         for chunk in stream.split(chunk_size):
-            real = chunk[chunk >= 0]
-            _, counts = real.unique(return_counts=True)
-            shared += int(counts[counts > 1].sum())
-            total += real.numel()
+            token, read = (chunk >= 0).nonzero(as_tuple=True)
+            _, slot = chunk[token, read].unique(return_inverse=True)
+            pairs = torch.stack([token, slot]).unique(dim=1)  # heads of one token may read the same slot
+            shared += int((pairs[1].bincount()[slot] > 1).sum())
+            total += slot.numel()
     return shared / total if total else 0.0
 
 

@@ -81,11 +81,11 @@ def add_up_gradients(parameters: Iterable[Tensor], group: Group) -> None:
 
     Those of weights that FSDP2 shards have it already; rows of sharded tables go to their owners.
     """
-    if group.world == 1:
-        return
     parameters = list(parameters)
     for share in filter(None, map(share_of, parameters)):
-        share.add_up_gradient()
+        share.add_up_gradient()  # one process, too, has only noted it so far
+    if group.world == 1:
+        return
     owned = [p for p in parameters if not is_shared_out(p)]
     _agree_on_missing(owned, group)
     for p in owned:

@@ -20,7 +20,6 @@ from fwpkm.memory.waiting import Waiting
 from fwpkm.models.cache import BlockState, DecoderCache, MemoryState, MixerState
 from fwpkm.models.decoder import Decoder
 from fwpkm.ops.addressing import key_squares
-from fwpkm.train.sharding import whole
 
 T = TypeVar("T")
 W = TypeVar("W", FwPKMState, FastMLPState, LaCTMemory)
@@ -30,6 +29,8 @@ def renew_streams(
     cache: DecoderCache | None, fresh: Bool[Tensor, " B"], model: Decoder
 ) -> DecoderCache | None:
     """Return a cache in which the streams `fresh` have seen nothing; None if that is all of them.
+
+    What the model learned to begin with gets its gradient through it, as through a fresh cache.
 
     Raises:
         ValueError: If some but not all streams start afresh and they share one memory.
@@ -99,7 +100,7 @@ def _zeroed(x: Tensor, fresh: Tensor) -> Tensor:
 def _mixed(old: T, initial: T, fresh: Tensor) -> T:
     """Take the fresh streams' numbers from `initial`, in a tree of dataclasses and tuples alike."""
     if isinstance(old, Tensor):
-        return torch.where(_column(fresh, old), whole(initial).detach(), old)  # type: ignore[arg-type,return-value]
+        return torch.where(_column(fresh, old), initial, old)  # type: ignore[call-overload]
     if isinstance(old, tuple):
         assert isinstance(initial, tuple)
         pairs = zip(old, initial, strict=True)

@@ -78,6 +78,18 @@ class Run:
                 f"{self.recipe.path}: train.carry='document' carries memories from each sequence to the one that "
                 f"continues it, which data.layout='carried' alone has, got data.layout={self.data.layout!r}"
             )
+        if self.train.carry == "document" and self.train.parallel == "shard" and self._learns_fast_weights():
+            raise ValueError(
+                f"{self.recipe.path}: train.parallel='shard' leaves no process the fast weights that LaCT and FwMLP "
+                "learn to begin with, which train.carry='document' needs wherever a document ends; set "
+                "train.parallel='replicate'"
+            )
+
+    def _learns_fast_weights(self) -> bool:
+        if isinstance(self.network, BaseConfig):
+            return False
+        mlp = self.network.fwmlp
+        return "lact" in self.network.mixers or (mlp is not None and mlp.initial_weights == "learned")
 
     def _check_base(self) -> None:
         """Refuse what needs more of a model than transformers' ones give."""

@@ -17,7 +17,7 @@ from fwpkm.recipe import Recipe, read_recipe
 from fwpkm.train.durable import remove_unfinished
 
 METRICS = "metrics.jsonl"
-"""One JSON object a line: `kind` (train, validation, memory, event), `step`, and numbers."""
+"""One JSON object a line: `kind` (train, validation, memory), `step`, and numbers."""
 _PACKAGES = ("torch", "numpy", "safetensors", "jaxtyping", "transformers", "triton", "flash-linear-attention")
 
 

@@ -159,8 +159,35 @@ def test_on_cuda_auto_takes_fla_only_where_it_is_installed_and_the_precision_is_
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
     assert dispatch.resolve_backend("auto", cuda, torch.bfloat16) == "torch"
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     assert dispatch.resolve_backend("auto", cuda, torch.bfloat16) == "fla"
     assert dispatch.resolve_backend("auto", cuda, torch.float32) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("version", "wrong"),
+    [
+        ("3.3.1", False),
+        ("3.4.0", True),
+        ("3.6.0+git1", True),
+        ("3.7.0", True),
+        ("3.7.1", False),
+        ("4.0.0", False),
+    ],
+)
+def test_a_compiler_that_makes_wrong_gradients_of_fla_is_not_used_for_them(version, wrong, monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(dispatch, "_triton_version", lambda: version)
+    assert dispatch.resolve_backend("auto", cuda, torch.bfloat16) == ("torch" if wrong else "fla")
+    if wrong:
+        with pytest.raises(
+            RuntimeError, match=r"backward pass wrongly for Hopper GPUs .* Triton 3\.7\.1 does not"
+        ):
+            dispatch.resolve_backend("fla", cuda, torch.bfloat16)
+    with torch.no_grad():
+        assert dispatch.resolve_backend("fla", cuda, torch.bfloat16) == "fla"
 
 
 def test_an_unknown_backend_is_refused():

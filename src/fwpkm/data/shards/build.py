@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from glob import escape
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def build_corpus(
     if out.exists():
         raise ValueError(f"{out}: the directory must not exist yet; choose another or delete it")
     books = read_books(inputs)
-    held = tuple(name for name, book in books.items() if book.split == "held_out")
+    held = tuple(escape(name) for name, book in books.items() if book.split == "held_out")
     options = replace(options, held_out_names=(*options.held_out_names, *held))
     units = dict(enumerate(plan_units(inputs)))
     building = out.with_name(out.name + ".building")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fwpkm.data.books_folder import name_below
 from fwpkm.data.extra import need
 from fwpkm.data.shards.damage import at_file
 
@@ -70,7 +71,7 @@ def _find_files(inputs: Sequence[str]) -> tuple[list[tuple[Path, str, str]], lis
                 problems.append(
                     f"{path}: a directory must hold files of the kinds {', '.join(_KINDS)}, got none"
                 )
-            files += [(p, p.relative_to(path.parent).as_posix(), kind_of(p)) for p in inside]
+            files += [(p, name_below(path, p.relative_to(path)), kind_of(p)) for p in inside]
         elif not path.is_file():
             problems.append(f"{path}: there is no such file")
         else:

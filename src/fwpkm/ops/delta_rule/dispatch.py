@@ -1,7 +1,9 @@
 """One entry for the gated delta rule; the backend is the caller's choice, or "auto"."""
 
+import importlib.metadata
 import importlib.util
 import logging
+import re
 from functools import cache
 from typing import Literal
 
@@ -99,7 +101,7 @@ def resolve_backend(
         raise ValueError(f"gated_delta_rule: backend must be auto, naive, torch or fla, got {requested!r}")
     if requested in ("naive", "torch"):
         return requested
-    missing = _why_not_fla(device.type, dtype)
+    missing = _why_not_fla(device, dtype)
     if requested == "fla" and missing:
         raise RuntimeError(f"gated_delta_rule: backend='fla': {missing}. Use backend='torch' or 'auto'.")
     chosen: Backend = "torch" if missing else "fla"
@@ -108,15 +110,37 @@ def resolve_backend(
     return chosen
 
 
-def _why_not_fla(device_type: str, dtype: torch.dtype) -> str | None:
+def _why_not_fla(device: torch.device, dtype: torch.dtype) -> str | None:
     # Looked for, not imported: importing fla on a machine without CUDA breaks transformers.
-    if device_type != "cuda":
-        return f"its kernels need a CUDA device, got {device_type!r}"
+    if device.type != "cuda":
+        return f"its kernels need a CUDA device, got {device.type!r}"
     if importlib.util.find_spec("fla") is None:
         return "the package 'flash-linear-attention' is not installed"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"its kernels need half precision, got {dtype}"
+    if (
+        torch.is_grad_enabled()
+        and torch.cuda.get_device_capability(device)[0] == 9
+        and _miscompiles_on_hopper()
+    ):
+        return (
+            f"Triton {_triton_version()} compiles its backward pass wrongly for Hopper GPUs (flash-linear-attention "
+            "#640); Triton 3.7.1 does not, and comes with torch 2.12.1"
+        )
     return None
+
+
+def _miscompiles_on_hopper() -> bool:
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", _triton_version())
+    return found is not None and (3, 4, 0) <= tuple(map(int, found.groups())) < (3, 7, 1)
+
+
+@cache
+def _triton_version() -> str:
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return "of an unknown version"
 
 
 @cache
