@@ -106,7 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         own.add_argument(
             "--text",
             default="novel",
-            help="a corpus folder, a text file, 'python' (the standard library), or 'novel' (the default): the last fifth of the shipped one",
+            help="a corpus folder, a text file, 'python' (the standard library's modules), or 'novel' (the default): "
+            "the shipped one's last fifth",
         )
         own.add_argument("--name", help="what tables call the model; default: its folder")
         own.add_argument("--out", type=Path, help="JSON file to write; default: results/WHAT-NAME-TIME.json")
