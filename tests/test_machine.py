@@ -65,9 +65,10 @@ def test_time_on_a_gpu_is_between_its_own_events(monkeypatch):
             return 5.0
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: order.append("busy"))
     times = measure.timed_on_device(lambda: order.append("run"), runs=2, warmup=1, device="cuda:1")
     assert times.median == pytest.approx(5e-3)
-    assert order == ["run", *["event", "run", "event"] * 2]
+    assert order == ["run", *["busy", "event", "run", "event"] * 2]
 
 
 def test_peak_memory_of_a_process_that_measures_more_is_left_empty():

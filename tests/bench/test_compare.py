@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,7 @@ def test_a_file_that_cannot_be_written_anew_stays_as_it_was(tmp_path, monkeypatc
     path = tmp_path / "rows.csv"
     append_rows(path, [{"what": "train"}], MACHINE)
     before = path.read_text()
-    monkeypatch.setattr("fwpkm.bench.rows.os.replace", fail_with(OSError("disk full")))
+    monkeypatch.setattr("fwpkm.files.os.replace", fail_with(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         append_rows(path, [{"what": "train", "new": 1}], MACHINE)
     assert path.read_text() == before
@@ -226,7 +227,7 @@ def test_a_step_in_parts_takes_the_gradient_of_the_whole(monkeypatch):
     monkeypatch.setattr(twins.Optimizer, "__init__", keep)
     config = twins.read_recipe("small/swa", ["model.num_layers=1"]).model
     for parts in (1, 2, 4):
-        twins._training_step(config, torch.device("cpu"), 4, 16, parts)()
+        twins._TrainingStep(config, torch.device("cpu"), streams=4, tokens=16, parts=parts)()
     torch.testing.assert_close(seen[1], seen[0], rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(seen[2], seen[0], rtol=1e-3, atol=1e-6)
 
@@ -288,16 +289,31 @@ def run_session(step, folder, python):
 def test_the_session_script_names_its_steps(tmp_path):
     done = run_session("nonsense", tmp_path, "exit 0")
     assert done.returncode == 2
-    assert "STEP must be tests, suite, paper, one, lengths or model, got 'nonsense'" in done.stderr
+    assert "STEP must be tests, kernels, suite, paper, one, lengths or model, got 'nonsense'" in done.stderr
 
 
-@pytest.mark.parametrize("step", ["tests", "paper", "one", "model"])
+@pytest.mark.parametrize("step", ["paper", "one", "model"])
 def test_a_step_whose_first_command_fails_runs_the_others_and_fails(tmp_path, step):
     failing = 'echo "$@" >> "$LOG"; [ "$(wc -l < "$LOG")" -gt 1 ] || exit 3'
     done = run_session(step, tmp_path, failing)
     assert done.returncode == 3
     assert len((tmp_path / "log").read_text().splitlines()) == 2
     assert run_session(step, tmp_path, "exit 0").returncode == 0
+
+
+@pytest.mark.parametrize("step", ["tests", "kernels"])
+def test_a_step_of_one_command_fails_with_it(tmp_path, step):
+    assert run_session(step, tmp_path, "exit 3").returncode == 3
+    assert run_session(step, tmp_path, "exit 0").returncode == 0
+
+
+def test_errors_of_a_measurement_are_kept_with_where_they_arose(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEVICE", "cpu")
+    ours = f'shift 2; exec {sys.executable} -m fwpkm.cli.main "$@" --allow-dirty --shape nonsense'
+    assert run_session("lengths", tmp_path, ours).returncode == 2
+    said = (tmp_path / "lengths.txt").read_text()
+    assert "Traceback" in said
+    assert "'nonsense'" in said
 
 
 def test_every_command_of_the_session_is_one_that_the_tool_takes(tmp_path):
@@ -311,6 +327,6 @@ def test_every_command_of_the_session_is_one_that_the_tool_takes(tmp_path):
     assert [x.what for x in options] == ["compare"] * 4 + ["lengths", "twins", "twins"]
     assert any(x.what == "compare" and x.shape == "paper" and "dense" in x.systems for x in options)
     assert {4096, 131072, 1048576} <= set(options[4].lengths)
-    assert all(x.settings == ["model.gated_delta_net.backend=fla"] for x in options[5:])
+    assert all(x.settings == ["model.gated_delta_net.backend=auto"] for x in options[5:])
     for x in options[5:]:
-        assert read_recipe(x.recipe, x.settings).model.gated_delta_net.backend == "fla"
+        assert read_recipe(x.recipe, x.settings).model.gated_delta_net.backend == "auto"

@@ -143,10 +143,6 @@ SUBCOMMANDS = {
         spoil_training,
         lambda: compare_systems(["attention", "fwpkm"], "tiny", device="cpu", dtype="bfloat16", runs=1),
     ),
-    "compare gdn": (
-        spoil_delta_rule,
-        lambda: compare_systems(["gdn"], "tiny", device="cpu", dtype="float32", runs=1),
-    ),
     "lengths prefill": (
         spoil_streaming,
         lambda: measure_lengths([32], "tiny", device="cpu", dtype="float32", systems=["attention", "fwpkm"]),
@@ -188,6 +184,21 @@ def test_no_subcommand_gives_a_row_of_what_is_wrong(monkeypatch, name):
     spoil(monkeypatch)
     with pytest.raises(ParityError, match="no times reported"):
         next(iter(measure()))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda: compare_systems(["gdn", "attention"], "tiny", device="cpu", dtype="float32", runs=1),
+        lambda: measure_lengths([32], "tiny", device="cpu", dtype="float32", systems=["gdn", "attention"]),
+    ],
+)
+def test_a_rival_that_is_wrong_is_not_timed_and_the_others_are(measure, monkeypatch):
+    spoil_delta_rule(monkeypatch)
+    rows = {row["system"]: row for row in measure() if row["what"] in ("train", "prefill")}
+    assert "the gated delta rule" in rows["gdn"]["failed"]
+    assert "median_s" not in rows["gdn"]
+    assert rows["attention"]["median_s"] > 0
 
 
 def test_faults_of_what_is_not_timed_refuse_nothing(monkeypatch):
