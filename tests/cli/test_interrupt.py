@@ -1,6 +1,7 @@
 """Ctrl-C in any command: one line and exit code 130."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ COMMANDS = {
     "train": ["train", "small/swa"],
 }
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def in_the_foreground() -> Iterator[None]:
+    """Let Ctrl-C interrupt: a shell starts what goes on in the background with that signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def press_ctrl_c(*_: object) -> int:
