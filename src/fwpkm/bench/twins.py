@@ -11,6 +11,7 @@ from fwpkm.bench.systems import delta_rule_backends
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
 from fwpkm.ops.backend import name_backend
+from fwpkm.ops.blocks import keep_freed_memory
 from fwpkm.recipe import read_recipe
 from fwpkm.train.config import OptimizerConfig
 from fwpkm.train.optimizer import Optimizer
@@ -53,6 +54,8 @@ def compare_twins(
     configs = [read_recipe(name, settings).model for name in names]
     for config in configs:
         check_model(config, ["training"], device=where, autocast=where.type == "cuda")
+    if where.type == "cpu":
+        keep_freed_memory()  # as training does
     common: Row = {"streams": streams, "tokens": tokens, "parts": parts, "backend": name_backend(where)}
     steps, peaks, own = [], [], []
     for name, config in zip(names, configs, strict=True):

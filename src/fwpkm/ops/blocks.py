@@ -1,10 +1,13 @@
 """Large CPU blocks that are used again, as CUDA's caching allocator does on a GPU.
 
-The C library returns every block above 32 MiB to the system when it is freed, and the system clears and maps
-each of its pages anew at the next first touch. For the scan's tables, that alone cost as much as the scan
-(docs/performance.md).
+The C library returns every block above 32 MiB to the system when it is freed (smaller ones too, where many lie
+together: `keep_freed_memory`), and the system clears and maps each of its pages anew at the next first touch. For
+the scan's tables, that alone cost as much as the scan (docs/performance.md).
 """
 
+import ctypes
+import os
+import sys
 import threading
 import weakref
 from functools import lru_cache
@@ -15,6 +18,8 @@ from torch import Tensor
 
 _SMALLEST = 1 << 20
 _MOST_FREE_BYTES = 1 << 30
+_MALLOPT = {"MALLOC_TRIM_THRESHOLD_": (-1, _MOST_FREE_BYTES), "MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20)}
+"""Options of glibc's malloc, by the environment's name: their number in malloc.h, and what they are set to."""
 
 _lock = threading.Lock()
 _free: list[np.ndarray] = []
@@ -29,7 +34,7 @@ def large_empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
         or count * like.element_size() < _SMALLEST
     ):
         return like.new_empty(shape)
-    _keep_freed_memory()
+    keep_freed_memory()
     block = _take(count * like.element_size())
     view = block[: count * like.element_size()].view(_NUMPY_DTYPES[like.dtype]).reshape(shape)
     weakref.finalize(view, _give_back, block)  # runs once no tensor holds the view's memory
@@ -44,13 +49,19 @@ def release_blocks() -> None:
 
 
 @lru_cache(maxsize=1)
-def _keep_freed_memory() -> None:
-    """Let the C library keep smaller blocks too when they are freed.
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, up to 1 GiB, instead of handing it back to the system.
 
-    glibc gives freed memory back beyond twice the largest block that it ever mapped and freed, up to a limit; a
-    block just below the limit that is freed untouched costs nothing and moves that threshold to 62 MiB.
+    A training step frees all that it kept at its end, and glibc would hand that back, for the next step's first touch
+    to have it cleared and mapped again: a fifth of a small model's step (docs/performance.md). Changes the process's
+    allocator, unless its user has set MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_; does nothing where the C
+    library is not glibc.
     """
-    np.empty(31 << 20, dtype=np.uint8)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None or _MALLOPT.keys() & os.environ.keys():
+        return
+    for option, num_bytes in _MALLOPT.values():
+        mallopt(option, num_bytes)
 
 
 def _take(num_bytes: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
 from fwpkm.models.files import save_model
 from fwpkm.nested import to_mapping
+from fwpkm.ops.blocks import keep_freed_memory
 from fwpkm.recipe import Recipe
 from fwpkm.train.checkpoint import Checkpoints, whole_weights
 from fwpkm.train.config import TrainConfig
@@ -133,6 +134,8 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool 
     run, folder = Run.of(recipe), RunFolder(Path(out))
     with ExitStack() as stack:
         device = pick_device(run.train.device)
+        if device.type == "cpu":
+            keep_freed_memory()
         group = stack.enter_context(process_group(device))
         stop = stack.enter_context(stop_on_signals())
         data = open_data(run.data, group)
