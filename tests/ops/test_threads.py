@@ -1,7 +1,9 @@
 """Spans of items on several threads."""
 
 import os
+import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fwpkm.ops.fork import works
+from fwpkm.ops.jit import jit
 from fwpkm.ops.threads import run_spans, split_range
 
 
@@ -27,32 +31,90 @@ def test_spans_cover_every_item_once_and_are_of_a_size(num_items, threads, small
     assert len(spans) == 1 or min(sizes) >= smallest
 
 
-def test_all_spans_run_side_by_side_and_write_into_the_tensors():
-    out, meeting = torch.zeros(6), threading.Barrier(3, timeout=30)
+@jit
+def number(first, last, part, scale, out, log):
+    for i in range(first, last):
+        out[i] += scale * (part + 1)
+    room = np.empty(4, dtype=out.dtype)  # a loop may ask for memory
+    room[:] = part
+    log[part, 0] = room.sum()
+
+
+@jit
+def divide(first, last, part, out):
+    if part == 1:
+        raise ZeroDivisionError("second")
+    out[first:last] = 1
+
+
+@pytest.fixture(params=["team", "pool"])
+def threads(request, monkeypatch):
+    if request.param == "pool":
+        monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
+    elif not works():
+        pytest.skip("torch brings no OpenMP of GNU's here")
+
+
+@pytest.mark.parametrize("spans", [[(0, 6)], [(0, 2), (2, 4), (4, 6)], [(0, 0), (0, 6)], []])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_span_is_done_once_and_writes_into_the_tensors(threads, spans, dtype):
+    out, log = torch.zeros(6, dtype=dtype), np.zeros((4, 3))[:, ::2]
+    run_spans(number, spans, 0.5, out, log)
+    wanted = torch.zeros(6, dtype=dtype)
+    for part, (first, last) in enumerate(spans):
+        wanted[first:last] += 0.5 * (part + 1)
+    assert torch.equal(out, wanted)
+    assert log[:, 0].tolist() == [4.0 * part if part < len(spans) else 0.0 for part in range(4)]
+
+
+def test_more_spans_than_threads_are_all_done(threads):
+    out, log = torch.zeros(100), np.zeros((50, 1))
+    run_spans(number, [(2 * i, 2 * i + 2) for i in range(50)], 1.0, out, log)
+    assert out.tolist() == [float(i // 2 + 1) for i in range(100)]
+
+
+def test_spans_of_a_pool_run_side_by_side(monkeypatch):
+    monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
+    out, meeting = torch.zeros(6), threading.Barrier(2, timeout=30)
 
     def kernel(first, last, part, out):
-        assert isinstance(out, np.ndarray)
         meeting.wait()
         out[first:last] = part + 1
 
-    run_spans(kernel, [(0, 2), (2, 4), (4, 6)], out)
-    assert out.tolist() == [1, 1, 2, 2, 3, 3]
+    run_spans(kernel, [(0, 2), (2, 6)], out)
+    assert out.tolist() == [1, 1, 2, 2, 2, 2]
 
 
-def test_an_error_in_any_span_reaches_the_caller():
-    def kernel(first, last, part):
-        if part == 1:
-            raise KeyError("second")
-
-    with pytest.raises(KeyError, match="second"):
-        run_spans(kernel, [(0, 1), (1, 2)])
+def test_an_error_in_any_span_reaches_the_caller(threads):
+    with pytest.raises((RuntimeError, ZeroDivisionError)):
+        run_spans(divide, [(0, 1), (1, 2)], torch.zeros(2))
 
 
 def test_it_goes_on_after_a_fork():
-    done = torch.zeros(2)
-    run_spans(lambda first, last, part, out: None, [(0, 1), (1, 2)], done)  # the parent's threads now exist
+    out, log = torch.zeros(2), np.zeros((2, 1))
+    run_spans(number, [(0, 1), (1, 2)], 1.0, out, log)  # the parent's threads now exist
     child = os.fork()
     if child == 0:
-        run_spans(lambda first, last, part, out: None, [(0, 1), (1, 2)], done)
-        os._exit(0)
+        run_spans(number, [(0, 1), (1, 2)], 1.0, out, log)
+        os._exit(0 if out.tolist() == [2.0, 4.0] else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_arrays_that_a_team_worked_on_are_freed(threads):
+    out, log = np.zeros(6), np.zeros((3, 1))
+    held = weakref.ref(out)
+    run_spans(number, [(0, 2), (2, 6)], 1.0, out, log)
+    before = sys.getrefcount(log)
+    run_spans(number, [(0, 2), (2, 6)], 1.0, out, log)
+    assert sys.getrefcount(log) == before
+    del out
+    assert held() is None
+
+
+def test_a_numba_that_works_otherwise_means_threads_of_our_own(monkeypatch, caplog):
+    def fails(kernel):
+        raise AttributeError("no such thing any more")
+
+    monkeypatch.setattr("fwpkm.ops.fork.forked", fails)
+    assert not works.__wrapped__()
+    assert "no such thing any more" in caplog.text

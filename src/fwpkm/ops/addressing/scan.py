@@ -108,7 +108,7 @@ def _address_windows(
     best, sub-key scores and ids, and, if it `learns`, a log of the steps: cells, their old contents, and where each
     window's end."""
     from fwpkm.ops.addressing import scan_loops as loops
-    from fwpkm.ops.threads import run_spans, split_range
+    from fwpkm.ops.threads import array_of, run_spans, split_range
 
     windows = np.array(plan, dtype=np.int64).reshape(-1, 6)
     (S, _, H, Dk), n, k = q.shape, keys.shape[-2], topk
@@ -118,7 +118,9 @@ def _address_windows(
     log_end.zero_()
     q, squares = q.contiguous(), squares.clone(memory_format=torch.contiguous_format)
     x = q.unflatten(-1, (2, Dk // 2)).permute(0, 3, 2, 1, 4).reshape(S * 2 * H, -1, Dk // 2)
-    own_keys, own_squares = moved.view(S * 2, H * n, -1), squares.view(S * 2, H * n)
+    own = tuple(array_of(t) for t in (moved.view(S * 2, H * n, -1), squares.view(S * 2, H * n)))
+    halves, slots = (tuple(array_of(t) for t in kept) for kept in ((s, i, place), (best, cell)))
+    asked, log = array_of(q), tuple(array_of(t) for t in (log_cell, log_row, log_end))
     near = q.new_empty(S * 2 * H * int(windows[:, _TOKENS].max(initial=0)) * n)
     for number, (first, M, written, steps, row, pair) in enumerate(windows.tolist()):
         scores = near[: S * 2 * H * M * n].view(S * 2 * H, M, n)
@@ -134,18 +136,15 @@ def _address_windows(
                 alpha=2,
                 out=scores,
             )
-        own_s, own_i, own_place = (
-            t[pair : pair + 2 * S * H * M * k].view(S, 2, H, M, k) for t in (s, i, place)
-        )
+        own_s, own_i, own_place = (t[pair : pair + 2 * S * H * M * k].reshape(S, 2, H, M, k) for t in halves)
         spans = split_range(S * H * M, smallest=max(1, _FEWEST_NUMBERS // (2 * _SIFTING * n)))
-        rows = slice(row, row + S * M)
-        given = (scores.view(S, 2, H, M, n), q, first, written, n * n, score == "idw")
-        run_spans(loops.find_window, spans, *given, own_s, own_i, own_place, best[rows], cell[rows])
+        given = (scores.view(S, 2, H, M, n), asked, first, written, n * n, score == "idw")
+        to = (t[row : row + S * M] for t in slots)
+        run_spans(loops.find_window, spans, *given, own_s, own_i, own_place, *to)
         if steps:
             spans = split_range(2 * S, smallest=max(1, _FEWEST_NUMBERS // (_STEPPING * H * steps * k * Dk)))
-            log = (log_cell, log_row, log_end)
-            how = (number, own_s, own_i, q, first, steps, step_size, score == "idw")
-            run_spans(loops.step_window, spans, *how, own_keys, own_squares, *log)
+            how = (number, own_s, own_i, asked, first, steps, step_size, score == "idw")
+            run_spans(loops.step_window, spans, *how, *own, *log)
         else:
             log_end[:, number + 1] = log_end[:, number]
     return best.flatten(1), cell.flatten(1), moved, place, s, i, log_cell, log_row, log_end
