@@ -2,6 +2,7 @@
 
 import csv
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,18 +85,50 @@ def test_a_state_is_counted_before_it_is_decoded_from_and_cannot_outgrow_its_tab
     assert rows["attention"]["state_bytes"] == 2 * 32 * TINY.config.dim * 4
 
 
-def test_too_little_memory_ends_a_system_and_any_other_fault_the_run(monkeypatch):
-    def fail(context: Context):
-        if context.length > 16:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return attend(context)
+def tiny(length: int) -> Context:
+    return Context(shape=TINY, length=length, device=torch.device("cpu"), dtype=torch.float32, decoded=2)
 
-    attend = lengths.SYSTEMS_BY_LENGTH["attention"]
-    monkeypatch.setitem(lengths.SYSTEMS_BY_LENGTH, "attention", fail)
-    rows = list(measure_lengths([16, 32, 64], "tiny", **CPU, decoded=1, systems=["attention"]))
-    assert [(row["what"], row["tokens"], row.get("failed")) for row in rows] == [
-        ("prefill", 16, None), ("decode", 16, None), ("prefill", 32, "out of memory"),
-    ]  # fmt: skip
+
+def measure_with(monkeypatch, system, **changes):
+    """Measure attention, some of whose parts are replaced, at three lengths."""
+    reader = replace(lengths.SYSTEMS_BY_LENGTH[system](tiny(16)), **changes)
+    monkeypatch.setitem(lengths.SYSTEMS_BY_LENGTH, system, lambda _: reader)
+    rows = measure_lengths([64, 16, 32], "tiny", **CPU, decoded=1, systems=[system])
+    return [(row["what"], row["tokens"], row.get("failed")) for row in rows]
+
+
+def test_lengths_are_prefilled_in_turns_and_at_last_to_be_decoded_from(monkeypatch):
+    seen, layer = [], lengths.SYSTEMS_BY_LENGTH["attention"](tiny(16)).prefill
+    measure_with(monkeypatch, "attention", prefill=lambda x: (seen.append(x.shape[1]), layer(x))[1])
+    assert seen == 7 * [16, 32, 64]  # once unmeasured, five rounds, and once more
+
+
+def test_too_little_memory_ends_a_system_and_any_other_fault_the_run(monkeypatch):
+    system = lengths.SYSTEMS_BY_LENGTH["attention"](tiny(16))
+
+    def prefill(x):
+        if x.shape[1] > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return system.prefill(x)
+
+    def decode(states, context):
+        if context.length > 16:
+            raise MemoryError
+        return system.decode(states, context)
+
+    wanted = [("prefill", 16, None), ("decode", 16, None), ("prefill", 32, "out of memory")]
+    assert measure_with(monkeypatch, "attention", prefill=prefill) == wanted
+    assert measure_with(monkeypatch, "attention", prefill=system.prefill, decode=decode) == [
+        *wanted[:2],
+        ("prefill", 32, "out of memory"),
+    ]
+
+    def too_large(context: Context):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setitem(lengths.SYSTEMS_BY_LENGTH, "attention", too_large)
+    rows = measure_lengths([16, 32], "tiny", **CPU, systems=["attention"])
+    assert [(row["tokens"], row["failed"]) for row in rows] == [(16, "out of memory")]
 
     def break_down(context: Context):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")

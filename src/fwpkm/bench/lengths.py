@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fwpkm.bench.length_summary import find_crossovers, summarise_system
-from fwpkm.bench.measure import Timing, is_out_of_memory, seconds_of, timed
+from fwpkm.bench.measure import Timing, is_out_of_memory, seconds_of
 from fwpkm.bench.parity import ParityError, check_parity
 from fwpkm.bench.parity_rule import check_delta_rule
 from fwpkm.bench.rows import DTYPES, Row, seconds
@@ -23,6 +23,7 @@ from fwpkm.nested import unknown_name
 from fwpkm.ops.backend import name_backend
 from fwpkm.report.svg import Curve, line_chart
 
+T = TypeVar("T")
 _PIECE = 4096
 _PREFILLS, _ROUNDS = 5, 5
 _MOST_ATTENDED = 32
@@ -45,16 +46,26 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What was found at one length."""
+class Decoded:
+    """What was found of decoding at one length."""
 
     times: dict[str, Timing]
-    """By row: "prefill", "decode" and kinds of decoding, such as "decode read"."""
+    """By row: "decode" and kinds of it, such as "decode read"."""
     state_bytes: int
     """After the prefill."""
-    backend: str
     bound_bytes: int | None = None
     """What the state can grow to, however long the context; None if there is no such bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """A layer that reads a context and decodes behind it."""
+
+    prefill: Callable[[Tensor], Any]
+    """From hidden states to what decoding goes on from."""
+    decode: Callable[[list[Any], Context], Decoded]
+    """Takes what a prefill returned out of a list: were it held elsewhere, each step would copy it."""
+    backend: str
 
 
 def measure_lengths(
@@ -68,6 +79,7 @@ def measure_lengths(
 ) -> Iterator[Row]:
     """Yield prefill seconds and seconds of a decoded token of one stream, for each length and system, with summaries.
 
+    A system's lengths are prefilled in turns, so that what slows the machine down for a while slows all of them.
     "decode" is the mean token of a round, with its share of writes; "decode read" is a token that writes nothing,
     "decode write" one that completes a chunk. Every token is another one and is waited for before the next. On a CUDA
     device "decode graph" is the same under CUDA graphs, captured anew after every write.
@@ -95,18 +107,18 @@ def measure_lengths(
     _check(systems, shape, where, DTYPES[dtype])
     rows: list[Row] = []
     for name in systems:
-        of_system: list[Row] = []
-        for length in lengths:
-            common = {"system": name, "shape": shape_name, "streams": 1, "tokens": length, "dtype": dtype}
-            context = Context(
+        common = {"system": name, "shape": shape_name, "streams": 1, "dtype": dtype}
+        contexts = [
+            Context(
                 shape=shape, length=length, device=where, dtype=DTYPES[dtype],
                 decoded=decoded or shape.config.chunk_size,
-            )  # fmt: skip
-            own = list(_rows(known[name], context, common))
-            of_system += own
-            yield from own
-            if "failed" in own[-1]:
-                break
+            )
+            for length in sorted(lengths)
+        ]  # fmt: skip
+        of_system: list[Row] = []
+        for row in _rows(known[name], contexts, common):
+            of_system.append(row)
+            yield row
         yield from summarise_system(of_system)
         rows += of_system
     yield from find_crossovers(rows)
@@ -118,37 +130,89 @@ def _check(systems: Sequence[str], shape: Shape, device: torch.device, dtype: to
             check_parity(["streaming", "decode"], device=device, dtype=dtype, config=config)
 
 
-def _rows(run: Callable[[Context], Measured], context: Context, common: Row) -> Iterator[Row]:
+def _rows(make: Callable[[Context], Reader], contexts: Sequence[Context], common: Row) -> Iterator[Row]:
+    """Measure a system at all lengths, up to the first that there is too little memory for."""
+    own = [common | {"tokens": context.length} for context in contexts]
     try:
-        found = run(context)
+        reader = _if_it_fits(partial(make, contexts[0]))
     except ParityError as error:  # a rival's; the others can be measured all the same
-        yield {"what": "prefill", **common, "failed": str(error)}
+        yield {"what": "prefill", **own[0], "failed": str(error)}
         return
+    if reader is None:
+        yield {"what": "prefill", **own[0], "failed": "out of memory"}
+        return
+    hidden, num_fitting = _read_each_once(reader, contexts)
+    prefills = _prefill_in_turns(reader, hidden, contexts[:num_fitting])
+    for number, context in enumerate(contexts):
+        part = hidden[:, : context.length]
+        fits = number < num_fitting
+        decoded = _if_it_fits(partial(_decode_behind, reader, part, context)) if fits else None
+        if decoded is None:
+            yield {"what": "prefill", **own[number], "failed": "out of memory"}
+            return
+        yield from _rows_of(prefills[number], decoded, context, own[number] | {"backend": reader.backend})
+
+
+def _if_it_fits(fn: Callable[[], T]) -> T | None:
+    """Return what `fn` does, or nothing if memory is too small for it."""
+    try:
+        return fn()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        yield {"what": "prefill", **common, "failed": "out of memory"}
-        return
-    sizes: Row = {"state_bytes": found.state_bytes}
-    if found.bound_bytes is not None:
-        sizes["bound_bytes"] = found.bound_bytes
-    for what, times in found.times.items():
+        return None
+
+
+def _read_each_once(reader: Reader, contexts: Sequence[Context]) -> tuple[Tensor, int]:
+    """Prefill contexts unmeasured, shortest first, as far as memory goes; return the longest, and how many fit."""
+    longest, count = torch.empty(0), 0
+    for context in contexts:
+        read = _if_it_fits(partial(_read_once, reader, context))
+        if read is None:
+            break
+        longest, count = read, count + 1
+    return longest, count
+
+
+def _read_once(reader: Reader, context: Context) -> Tensor:
+    hidden = context.hidden(context.length)
+    reader.prefill(hidden)
+    return hidden
+
+
+def _prefill_in_turns(reader: Reader, hidden: Tensor, contexts: Sequence[Context]) -> list[Timing]:
+    rounds = [
+        [seconds_of(partial(reader.prefill, hidden[:, : own.length]), own.device) for own in contexts]
+        for _ in range(_PREFILLS)
+    ]
+    return [Timing.of(list(times)) for times in zip(*rounds, strict=True)]
+
+
+def _decode_behind(reader: Reader, hidden: Tensor, context: Context) -> Decoded:
+    return reader.decode([reader.prefill(hidden)], context)
+
+
+def _rows_of(prefill: Timing, decoded: Decoded, context: Context, common: Row) -> Iterator[Row]:
+    sizes: Row = {"state_bytes": decoded.state_bytes}
+    if decoded.bound_bytes is not None:
+        sizes["bound_bytes"] = decoded.bound_bytes
+    for what, times in {"prefill": prefill, **decoded.times}.items():
         speed = {"tokens_s": context.length / times.median} if what == "prefill" else {}
-        yield {"what": what, **common, **seconds(times), **speed, **sizes, "backend": found.backend}
+        yield {"what": what, **common, **seconds(times), **speed, **sizes}
 
 
 @torch.no_grad()
-def _stream(layer: Any, context: Context, bound: Callable[[Any], int]) -> Measured:
-    """Stream a context through a layer of states in pieces, then single tokens."""
-    x, states = context.hidden(context.length), list[Any]([None])
+def _read_in_pieces(layer: Any, x: Tensor) -> Any:
+    """Stream hidden states through a layer of states; return the last state."""
+    state = None
+    for piece in x.split(_PIECE, dim=1):
+        _, state = layer(piece, state)
+    return state
 
-    def prefill() -> None:
-        state = None
-        for piece in x.split(_PIECE, dim=1):
-            _, state = layer(piece, state)
-        states[0] = state
 
-    times = timed(prefill, runs=_PREFILLS, warmup=1, device=context.device)
+@torch.no_grad()
+def _decode_streamed(layer: Any, bound: Callable[[Any], int], states: list[Any], context: Context) -> Decoded:
+    """Decode single tokens behind a stream."""
     state_bytes, bound_bytes = states[0].num_bytes, bound(states[0])
     _decode_round(layer, states, context)  # loads code
     rounds = [_decode_round(layer, states, context) for _ in range(_ROUNDS)]
@@ -158,12 +222,7 @@ def _stream(layer: Any, context: Context, bound: Callable[[Any], int]) -> Measur
         _decode_graph_round(graph, context)
         rounds = [_decode_graph_round(graph, context) for _ in range(_ROUNDS)]
         decoded |= _kinds_of_tokens(rounds, "decode graph")
-    return Measured(
-        times={"prefill": times, **decoded},
-        state_bytes=state_bytes,
-        bound_bytes=bound_bytes,
-        backend=name_backend(context.device),
-    )
+    return Decoded(times=decoded, state_bytes=state_bytes, bound_bytes=bound_bytes)
 
 
 def _decode_round(layer: Any, states: list[Any], context: Context) -> list[tuple[float, bool]]:
@@ -206,9 +265,13 @@ def _kinds_of_tokens(
     return kinds
 
 
-def _fwpkm(context: Context) -> Measured:
+def _fwpkm(context: Context) -> Reader:
     layer = FwPKM(context.shape.config).to(context.device, context.dtype)
-    return _stream(layer, context, _bytes_if_all_is_written)
+    return Reader(
+        prefill=partial(_read_in_pieces, layer),
+        decode=partial(_decode_streamed, layer, _bytes_if_all_is_written),
+        backend=name_backend(context.device),
+    )
 
 
 def _bytes_if_all_is_written(state: FwPKMState) -> int:
@@ -221,25 +284,32 @@ def _narrow(shape: Shape) -> Shape:
     return replace(shape, config=replace(shape.config, table_dtype="bfloat16"))
 
 
-def _fwpkm_narrow(context: Context) -> Measured:
+def _fwpkm_narrow(context: Context) -> Reader:
     """Measure the same with tables in bfloat16."""
     return _fwpkm(replace(context, shape=_narrow(context.shape)))
 
 
-def _gated(context: Context) -> Measured:
+def _gated(context: Context) -> Reader:
     check_delta_rule(device=context.device, dtype=context.dtype)
     with delta_rule_backends() as used:
         layer = make_delta_net(context.shape, context.device, context.dtype)
-        found = _stream(layer, context, lambda state: state.num_bytes)
-    return replace(found, backend="+".join(sorted(used)))
+        _read_in_pieces(layer, context.hidden(context.length))
+    return Reader(
+        prefill=partial(_read_in_pieces, layer),
+        decode=partial(_decode_streamed, layer, lambda state: state.num_bytes),
+        backend="+".join(sorted(used)),
+    )
+
+
+def _attend(context: Context) -> Reader:
+    layer = CausalAttention(context.shape.config.dim).to(context.device, context.dtype)
+    return Reader(prefill=torch.no_grad()(layer), decode=partial(_decode_attention, layer), backend="torch")
 
 
 @torch.no_grad()
-def _attend(context: Context) -> Measured:
-    """Prefill in one call; a decoded token attends to a cache of the whole context, without appending to it."""
-    layer = CausalAttention(context.shape.config.dim).to(context.device, context.dtype)
-    x, dim = context.hidden(context.length), context.shape.config.dim
-    size = (2, 1, layer.num_heads, context.length, dim // layer.num_heads)
+def _decode_attention(layer: CausalAttention, _: list[Any], context: Context) -> Decoded:
+    """Let single tokens attend to a cache of the whole context, without appending to it."""
+    size = (2, 1, layer.num_heads, context.length, context.shape.config.dim // layer.num_heads)
     k, v = torch.randn(size, device=context.device, dtype=context.dtype)
 
     def decode(token: Tensor) -> None:
@@ -248,17 +318,12 @@ def _attend(context: Context) -> Measured:
             mixed = F.scaled_dot_product_attention(q, k, v)
         layer.out(mixed.transpose(1, 2).flatten(-2))
 
-    prefill = timed(lambda: layer(x), runs=_PREFILLS, warmup=1, device=context.device)
     tokens = context.hidden(min(context.decoded, _MOST_ATTENDED)).split(1, dim=1)
     decode(tokens[0])
     rounds = [
         [(seconds_of(partial(decode, x), context.device), False) for x in tokens] for _ in range(_ROUNDS)
     ]
-    return Measured(
-        times={"prefill": prefill, **_kinds_of_tokens(rounds)},
-        state_bytes=2 * k.numel() * k.element_size(),
-        backend="torch",
-    )
+    return Decoded(times=_kinds_of_tokens(rounds), state_bytes=2 * k.numel() * k.element_size())
 
 
 SYSTEMS_BY_LENGTH = {"fwpkm": _fwpkm, "fwpkm-bfloat16": _fwpkm_narrow, "gdn": _gated, "attention": _attend}
