@@ -4,12 +4,14 @@ import os
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import types
 
 from fwpkm.ops.fork import works
 from fwpkm.ops.jit import jit
@@ -31,6 +33,10 @@ def test_spans_cover_every_item_once_and_are_of_a_size(num_items, threads, small
     assert len(spans) == 1 or min(sizes) >= smallest
 
 
+thread_number = types.ExternalFunction("fwpkm_thread", types.int32())
+"""Of a team's thread, as compiled loops may ask."""
+
+
 @jit
 def number(first, last, part, scale, out, log):
     for i in range(first, last):
@@ -47,12 +53,18 @@ def divide(first, last, part, out):
     out[first:last] = 1
 
 
+@pytest.fixture
+def team():
+    if not works():
+        pytest.skip("torch brings no OpenMP of GNU's here")
+
+
 @pytest.fixture(params=["team", "pool"])
 def threads(request, monkeypatch):
     if request.param == "pool":
         monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
-    elif not works():
-        pytest.skip("torch brings no OpenMP of GNU's here")
+    else:
+        request.getfixturevalue("team")
 
 
 @pytest.mark.parametrize("spans", [[(0, 6)], [(0, 2), (2, 4), (4, 6)], [(0, 0), (0, 6)], []])
@@ -75,18 +87,37 @@ def test_more_spans_than_threads_are_all_done(threads):
 
 def test_spans_of_a_pool_run_side_by_side(monkeypatch):
     monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
-    out, meeting = torch.zeros(6), threading.Barrier(2, timeout=30)
+    monkeypatch.setattr("fwpkm.ops.threads._pool", lambda process: ThreadPoolExecutor(max_workers=3))
+    out, meeting = torch.zeros(6), threading.Barrier(3, timeout=30)
 
     def kernel(first, last, part, out):
+        assert isinstance(out, np.ndarray)
         meeting.wait()
         out[first:last] = part + 1
 
-    run_spans(kernel, [(0, 2), (2, 6)], out)
-    assert out.tolist() == [1, 1, 2, 2, 2, 2]
+    run_spans(kernel, [(0, 2), (2, 4), (4, 6)], out)
+    assert out.tolist() == [1, 1, 2, 2, 3, 3]
 
 
-def test_an_error_in_any_span_reaches_the_caller(threads):
-    with pytest.raises((RuntimeError, ZeroDivisionError)):
+@jit
+def note_thread(first, last, part, out):
+    out[first:last] = thread_number()
+
+
+def test_spans_of_a_team_have_a_thread_each(team):
+    out = torch.zeros(6)
+    run_spans(note_thread, [(0, 2), (2, 4), (4, 6)], out)
+    assert out.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_an_error_in_any_span_of_a_pool_reaches_the_caller(monkeypatch):
+    monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
+    with pytest.raises(ZeroDivisionError, match="second"):
+        run_spans(divide, [(0, 1), (1, 2)], torch.zeros(2))
+
+
+def test_an_error_in_any_span_of_a_team_is_said(team):
+    with pytest.raises(RuntimeError, match=r"^a compiled loop raised an error on one of its threads$"):
         run_spans(divide, [(0, 1), (1, 2)], torch.zeros(2))
 
 

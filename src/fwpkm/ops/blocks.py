@@ -53,7 +53,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep what is freed, up to 1 GiB, instead of handing it back to the system.
 
     A training step frees all that it kept at its end, and glibc would hand that back, for the next step's first touch
-    to have it cleared and mapped again: a fifth of a small model's step (docs/performance.md). Changes the process's
+    to have it cleared and mapped again: an eighth of a small model's step (docs/performance.md). Changes the process's
     allocator, unless its user has set MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_; does nothing where the C
     library is not glibc.
     """
