@@ -48,7 +48,7 @@ def spoil_gradients(patch):
 
 def spoil_streaming(patch):
     write = OverlayEditor.write_chunks
-    patch.setattr(OverlayEditor, "write_chunks", lambda *given: torch.zeros_like(write(*given)))
+    patch.setattr(OverlayEditor, "write_chunks", lambda *given, **how: torch.zeros_like(write(*given, **how)))
 
 
 def spoil_decode(patch):

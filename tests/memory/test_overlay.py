@@ -50,10 +50,20 @@ def write_chunk(editor, w, cells, write_w, target):
     return editor.write(w, *number_cells(cells, S * N), write_w, target)
 
 
-def write_in_place(table, chunks):
+def write_at_once(editor, w, cells, write_w, target):
+    """Do the same by `write_chunks`, which leaves cells alone that tokens only read."""
+    others = torch.randint(S * N, (2, J))
+    ids, number = number_cells(torch.cat((cells, others)), S * N)
+    written = torch.zeros(len(ids), dtype=torch.bool).index_fill(0, number[: len(cells)].flatten(), True)
+    w = torch.cat((w, torch.rand(2, J).double()))
+    reads = [len(cells) + 2]
+    return editor.write_chunks(w, ids, number, write_w, target, reads, [len(cells)], written)
+
+
+def write_in_place(table, chunks, write=write_chunk):
     with table.editing(sum(chunk[1].numel() for chunk in chunks)) as editor:
         for chunk in chunks:
-            write_chunk(editor, *chunk)
+            write(editor, *chunk)
     return editor.result
 
 
@@ -78,7 +88,7 @@ def grow(rng, table, dense):
         if torch.is_grad_enabled():
             return put_some(table, dense)
         chunks = [draw_chunk(rng.choice([1, 2]) if how == "write" else 15) for _ in range(rng.choice([1, 2]))]
-        new = write_in_place(table, chunks)
+        new = write_in_place(table, chunks, rng.choice([write_chunk, write_at_once]))
         for chunk in chunks:
             dense = write_dense(dense, *chunk)
         return new, dense
@@ -127,8 +137,21 @@ def test_rows_kept_for_older_versions_never_outweigh_the_storage(seed, steps):
     with torch.no_grad():
         for _ in range(steps):
             versions.append(write_in_place(versions[-1], [draw_chunk(rng.choice([1, 2, 5]))]))
-            kept = sum(v._undo.num_rows for v in versions if v._undo is not None)
-            assert kept <= sum(v._store.used for v in versions if v._store is not None)
+            for store in {id(v._store): v._store for v in versions if v._store is not None}.values():
+                kept = sum(older.dropped.shape[0] for older in store.older)
+                assert store.used - store.free.shape[0] - kept == int((store.index >= 0).sum())
+                assert 2 * kept <= store.used - store.free.shape[0]
+
+
+@given(seed=st.integers(0, 10**9), steps=st.integers(1, 60))
+def test_rows_of_versions_that_nobody_keeps_are_used_again(seed, steps):
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        table = write_in_place(fresh(None), [draw_chunk(20)])
+        for _ in range(steps):
+            chunk = draw_chunk(1)
+            table = write_in_place(table, [chunk])
+            assert table.store.used <= table.num_rows + 2 * chunk[1].numel()
 
 
 def test_small_writes_to_the_newest_version_extend_its_storage_instead_of_copying_it():

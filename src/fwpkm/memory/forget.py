@@ -76,7 +76,7 @@ def _undone(table: Overlay, writes: Sequence[Write]) -> Overlay:
 
 def _replayed(table: Overlay, writes: Sequence[Write], keeps: Sequence[Tensor]) -> Overlay:
     """Carry out what is to be kept of `writes`."""
-    editor = OverlayEditor(table.store, keep_log=False, journal=table.journal)
+    editor = OverlayEditor(table.store, table.journal)
     for write, keep in zip(writes, keeps, strict=True):
         if bool(keep.any()):
             used, number = write.number[keep].unique(return_inverse=True)

@@ -1,11 +1,13 @@
 """A table as a value: S streams' written rows over a shared base, cheap to keep, to fork and to go on from.
 
-Handles are immutable. Behind them the newest one owns the storage, which is extended in place; an older one
-keeps the few rows that were overwritten since, and rebuilds storage of its own if it is ever used again
-(persistent arrays after H. G. Baker, 1978). So a call costs the rows that it touches, whatever was written
-before, and no handle ever sees the writes of another.
+Handles are immutable. Behind them the newest one owns the storage, which is extended in place: what it writes goes
+to rows of its own, and the rows that it has no more stay for the older handles that do, until these are gone. An older
+handle knows which rows those are, and takes storage of its own if it is ever used again (persistent arrays after
+H. G. Baker, 1978). So a call costs the rows that it touches, whatever was written before, and no handle ever sees
+the writes of another.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,10 +18,10 @@ from torch import Tensor
 
 from fwpkm.memory.journal import Journal, Write
 from fwpkm.memory.remote import RemoteTable
-from fwpkm.memory.store import RowStore
-from fwpkm.memory.versions import Put, Undo, limit_undo
-from fwpkm.ops.exchange import exchange_rows
-from fwpkm.ops.memory_scan import memory_scan_
+from fwpkm.memory.store import Move, Older, RowStore
+from fwpkm.memory.versions import Put, Undo, limit_versions
+from fwpkm.ops.memory_scan import can_move, memory_scan_, memory_scan_moving_
+from fwpkm.ops.put import put_rows
 
 
 class Overlay:
@@ -76,11 +78,12 @@ class Overlay:
         path: list[Overlay] = [self]
         while path[-1]._newer is not None:
             path.append(path[-1]._newer)
-        store = path[-1].store.copy()
+        store = path[-1].store
+        index = store.index.clone()
         for version in reversed(path[:-1]):
             assert version._undo is not None, "a version without storage knows the way to its successor"
-            version._undo.apply(store)
-        return store.copy()
+            version._undo.apply(index)
+        return store.split(index, self)
 
     @property
     def untouched_base(self) -> Tensor | None:
@@ -119,20 +122,25 @@ class Overlay:
 
         Args:
             num_pairs: How many row writes to expect. Where copying the storage is little next to that,
-                it is copied; otherwise this handle keeps the overwritten rows.
+                it is copied; otherwise this handle keeps the rows that are written elsewhere from now on.
         """
         store = self.store
         if store.used <= num_pairs // 8 or not store.editable:
-            yield OverlayEditor(store.copy(), keep_log=False, journal=self.journal)
+            yield OverlayEditor(store.copy(), self.journal)
             return
-        editor = OverlayEditor(store, keep_log=True, journal=self.journal)
+        store.begin_edit()
+        editor = OverlayEditor(store, self.journal)
         try:
             yield editor
         except BaseException:
             editor.roll_back()
             raise
-        self._undo, self._newer, self._store = editor.undo(), editor.result, None
-        limit_undo(store, self)
+        older = Older(
+            weakref.ref(self), torch.cat((store.free[:0], *(move.dropped for move in editor.moves)))
+        )
+        self._undo, self._newer, self._store = Undo(moves=tuple(editor.moves)), editor.result, None
+        store.older.append(older)
+        limit_versions(store)
 
     def detach(self) -> "Overlay":
         """Cut the graph, keeping the numbers."""
@@ -201,19 +209,18 @@ class Overlay:
         """Bytes of the written rows and of the index to them; the base is shared and does not count."""
         store = self.store
         row_bytes = store.rows.shape[1] * store.rows.element_size()
-        return store.used * row_bytes + store.index.numel() * store.index.element_size()
+        return self.num_rows * row_bytes + store.index.numel() * store.index.element_size()
 
 
 class OverlayEditor:
     """Access to one storage while its next version is being written."""
 
-    def __init__(self, store: RowStore, *, keep_log: bool, journal: Journal | None = None) -> None:
+    def __init__(self, store: RowStore, journal: Journal | None = None) -> None:
         self.store = store
         self.result = Overlay(store, journal)
-        self._keep_log = keep_log
-        self._used = store.used
-        self._log: list[tuple[Tensor, Tensor]] = []
-        self._new: list[Tensor] = []
+        self.moves: list[Move] = []
+        """What was changed so far."""
+        self._start = store.used, store.free
 
     def write(
         self,
@@ -236,14 +243,11 @@ class OverlayEditor:
             tokens: Which tokens these are, for the journal; None: those that come next.
         """
         self.note(w, cells, number, write_w, target, tokens)
-        if self.store.mixes_precisions:
-            count = [number.shape[0]]
-            return self.write_chunks(w, cells, number, write_w, target, count, count)
-        row, new, old = self.store.claim(cells, before=self._used)
-        if self._keep_log:
-            self._log.append((old, self.store.copy_rows(old)))
-            self._new.append(new)
         count = [number.shape[0]]
+        if self.store.mixes_precisions:
+            return self.write_chunks(w, cells, number, write_w, target, count, count)
+        self._claim(cells, fill=True)
+        row = self.store.locate(cells)
         return memory_scan_(self.store.rows, row[number], w, write_w, target, count, count)
 
     def write_chunks(
@@ -252,27 +256,67 @@ class OverlayEditor:
         cells: Int[Tensor, " R"],
         number: Int[Tensor, "M J"],
         write_w: Float[Tensor, "Tw J"],
-        target: Float[Tensor, "Tw Dv"],
+        target: Float[Tensor, "Tt Dv"],
         reads: Sequence[int],
         writes: Sequence[int],
         written: Bool[Tensor, " R"] | None = None,
-    ) -> Float[Tensor, "M Dv"]:
-        """Read and write chunk after chunk on a copy of the distinct `cells`; `written` says which are kept; None: all.
+        aims: Int[Tensor, " Tw"] | None = None,
+        answers: Int[Tensor, " Ta"] | None = None,
+    ) -> Float[Tensor, "Ta Dv"]:
+        """Read and write chunk after chunk on the distinct `cells`; `written` says which are written; None: all.
 
         `number` says which of them each pair addresses; for the others see `memory_scan`.
         """
-        table = self.store.read(w.new_ones(cells.shape[0], 1), cells[:, None])
-        v_hat = memory_scan_(table, number, w, write_w, target, reads, writes)
-        count, device = cells.shape[0], cells.device
-        which = torch.arange(count, device=device) if written is None else written.nonzero().squeeze(1)
-        # Without a log nothing is to be handed out: as if all places held nothing yet.
-        used = self._used if self._keep_log else 0
-        row, new, old = self.store.claim(cells.index_select(0, which), fill=False, before=used)
-        log = exchange_rows(self.store.rows, row, table, which, used, old)
-        if self._keep_log:
-            self._log.append(log)
-            self._new.append(new)
+        given = (number, w, write_w, target, reads, writes)
+        base = self.store.base
+        if (
+            isinstance(base, RemoteTable)
+            or self.store.mixes_precisions
+            or not can_move(self.store.rows, base)
+        ):
+            return self._write_copy(cells, written, *given, aims, answers)
+        before = self.store.locate(cells)
+        self._claim(cells if written is None else cells[written])
+        place = self.store.locate(cells)
+        source = torch.where(before >= 0, -1 - before, cells % self.store.index.shape[1])
+        idle = place < 0  # read from the base, and not written
+        spare = self.store.allocate(int(idle.sum()))
+        place[idle] = spare
+        v_hat = memory_scan_moving_(self.store.rows, place, source, base, *given, aims, answers)
+        self.store.release(spare)
         return v_hat
+
+    def _write_copy(
+        self,
+        cells: Tensor,
+        written: Tensor | None,
+        number: Tensor,
+        w: Tensor,
+        write_w: Tensor,
+        target: Tensor,
+        reads: Sequence[int],
+        writes: Sequence[int],
+        aims: Tensor | None,
+        answers: Tensor | None,
+    ) -> Tensor:
+        """Do the same on a copy of the cells, in the precision that they are computed in."""
+        table = self.store.read(w.new_ones(cells.shape[0], 1), cells[:, None])
+        aimed = target if aims is None else target.index_select(0, aims)
+        v_hat = memory_scan_(table, number, w, write_w, aimed, reads, writes)
+        which = torch.arange(cells.shape[0], device=cells.device)
+        which = which if written is None else which[written]
+        own = cells.index_select(0, which)
+        self._claim(own)
+        put_rows(self.store.rows, self.store.locate(own), table, which)
+        return v_hat if answers is None else v_hat.index_select(0, answers)
+
+    def _claim(self, cells: Int[Tensor, " R"], *, fill: bool = False) -> None:
+        """Give distinct cells rows of their own in this edit, with `fill` filled with what they hold."""
+        move = self.store.claim(cells)
+        if fill:
+            self.store.fill(move)
+        self.moves.append(move)  # before anything is changed, so that it can be taken back
+        self.store.settle(move)
 
     def note(
         self,
@@ -303,10 +347,5 @@ class OverlayEditor:
 
     def roll_back(self) -> None:
         """Take this editor's writes out again, wherever they broke off."""
-        self.undo().apply(self.store)
-        self.store.index[self.store.index >= self._used] = -1
-
-    def undo(self) -> Undo:
-        """Return what takes this editor's writes out again."""
-        new = torch.cat(self._new) if self._new else self.store.index.new_empty(0, dtype=torch.int64)
-        return Undo(log=tuple(self._log), new_cells=new, used=self._used)
+        Undo(moves=tuple(self.moves)).apply(self.store.index)
+        self.store.used, self.store.free = self._start

@@ -23,8 +23,8 @@ from fwpkm.ops.core.weights import read_weights
 from fwpkm.ops.memory_scan import memory_scan
 from fwpkm.ops.slots import number_cells, read_counts, window_counts
 
-_PAIRS_AT_ONCE = 1 << 13
-"""Reads for which rows are copied and scanned together, so that the copy stays in the cache. Changes speed alone."""
+_PAIRS_AT_ONCE = 1 << 14
+"""Reads that are carried out together, so that what they need stays in the cache. Changes speed alone."""
 
 
 def scan_with_graph(
@@ -135,7 +135,7 @@ def _scan_group(
     temperature: Tensor | float,
     editor: OverlayEditor,
 ) -> tuple[Tensor, Tensor]:
-    """Do the same for several windows, on a copy of all rows that they touch."""
+    """Do the same for several windows at once."""
     B, num_cells = x.q.shape[0], editor.store.index.numel()
     scores, cells, keys = address_at_once(x, weights, windows, options)
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
@@ -144,12 +144,23 @@ def _scan_group(
     ids, rows = number_cells(cells, num_cells)
     scale = _scales(x, rows, windows, options, ids.shape[0], w.dtype)
     step = _write_weights(x, windows, options, own, scale)
-    target = _of_written(x.v, windows, options.lookahead)
     written = _written_rows(rows, reads, writes, ids.shape[0])
     if editor.result.journal is not None and writes[0]:
+        target = _of_written(x.v, windows, options.lookahead)
         editor.note(own, *number_cells(cells[: writes[0]], num_cells), step, target)
-    v_hat = editor.write_chunks(w, ids, rows, step, target, reads, writes, written)
-    return _all_first_answers(v_hat, windows, B), keys
+    answer = editor.write_chunks(
+        w,
+        ids,
+        rows,
+        step,
+        x.v.flatten(0, 1),
+        reads,
+        writes,
+        written,
+        aims=written_places(windows, B, x.num_tokens, options.lookahead, w.device),
+        answers=answer_places(windows, B, w.device),
+    )
+    return answer.view(B, -1, answer.shape[1]), keys
 
 
 def scan_by_definition(
@@ -200,12 +211,6 @@ def _first_answers(part: Tensor, win: Window, B: int) -> Tensor:
     m, width = win.num_written, part.shape[-1]
     own, rest = part[: B * m].view(B, m, width), part[B * m :].view(B, win.num_tokens - m, width)
     return torch.cat((own, rest), dim=1)[:, win.num_repeated :]
-
-
-def _all_first_answers(v_hat: Tensor, windows: tuple[Window, ...], B: int) -> Tensor:
-    """Do the same for all windows, one behind the other."""
-    taken = v_hat.index_select(0, answer_places(windows, B, v_hat.device))
-    return taken.view(B, -1, v_hat.shape[1])
 
 
 def _of_written(per_token: Tensor, windows: tuple[Window, ...], ahead: int) -> Tensor:

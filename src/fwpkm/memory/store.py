@@ -1,6 +1,7 @@
 """The rows that streams have written, over a base table that they share."""
 
 import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +22,27 @@ _FEW_ROWS = 256
 
 Cells = Int[Tensor, "*P"]
 """Slots numbered through all streams: stream * N + slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """An older version of a table, which finds its rows in a newer one's storage."""
+
+    version: "weakref.ref[Overlay]"
+    dropped: Int[Tensor, " R"]
+    """Rows that it is the last version to have: they are free once it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a claim changes: these cells get rows of their own instead of those that they had."""
+
+    cells: Int[Tensor, " U"]
+    old: Int[Tensor, " U"]
+    """Rows before, -1 for none."""
+    new: Int[Tensor, " U"]
+    dropped: Int[Tensor, " O"]
+    """Those of the rows before that there are."""
 
 
 class RowStore:
@@ -50,8 +72,12 @@ class RowStore:
         """Whether somebody else, such as an autograd graph, may still need these very tensors."""
         self.sparse_grad = sparse_grad
         """Whether a trained base table gets sparse gradients."""
-        self.older: list[weakref.ref[Overlay]] = []
-        """Older versions that find their way here by undoing writes."""
+        self.older: list[Older] = []
+        """Older versions that find their rows here, the oldest first."""
+        self.free: Tensor = torch.zeros(0, dtype=torch.int64, device=index.device)
+        """Rows among those used that no version has any more."""
+        self._edit = 0
+        self._made_in: Tensor | None = None
 
     @property
     def editable(self) -> bool:
@@ -83,7 +109,7 @@ class RowStore:
         return self.replaced(torch.full_like(self.index, -1), self.rows[:0].clone())
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "rows": self.rows[: self.used].clone(), "older": []}
+        return {**self.copy().__dict__, "borrowed": self.borrowed}
 
     def replaced(self, index: Tensor, rows: Tensor) -> "RowStore":
         """Return other contents over the same base; rows that have a graph are never edited in place."""
@@ -100,7 +126,7 @@ class RowStore:
     def moved(self, index: Tensor, rows: Tensor, base: Tensor | RemoteTable | None) -> "RowStore":
         """Return the same contents held in tensors that may be this storage's own: neither edits them any more."""
         self.borrowed = True
-        return RowStore(
+        new = RowStore(
             base=base,
             index=index,
             rows=rows,
@@ -109,18 +135,43 @@ class RowStore:
             borrowed=True,
             sparse_grad=self.sparse_grad,
         )
+        new.free = torch.cat((self.free, *(version.dropped for version in self.older))).to(index.device)
+        return new
 
     def copy(self) -> "RowStore":
         """Return storage of its own with the same contents and no spare room."""
+        if self.older or self.free.numel():
+            return self.compacted()
         return self.replaced(self.index.clone(), self.rows[: self.used].clone())
+
+    def split(self, index: Int[Tensor, "S N"], version: "Overlay") -> "RowStore":
+        """Return storage of its own for an older version, and for those that are older still.
+
+        Args:
+            index: The version's rows here.
+            version: One of `older`.
+        """
+        place = [older.version() for older in self.older].index(version)
+        earlier, leaving = self.older[:place], self.older[: place + 1]
+        new = self.replaced(index, self.rows[: self.used].clone()) if earlier else self._with_index(index)
+        new.older = earlier
+        if earlier:
+            new.free = _unused((index[index >= 0], *(older.dropped for older in earlier)), self.used)
+        self.older = self.older[place + 1 :]
+        self.release(torch.cat([older.dropped for older in leaving]))
+        return new
 
     def compacted(self) -> "RowStore":
         """Return the same contents without rows that no cell points to; differentiable in the rows."""
-        live = self.index >= 0
-        rows = self.rows.index_select(0, self.index[live].long())
-        index = torch.full_like(self.index, -1)
-        index[live] = torch.arange(rows.shape[0], dtype=torch.int32, device=index.device)
-        return self.replaced(index, rows)
+        return self._with_index(self.index)
+
+    def _with_index(self, index: Int[Tensor, "S N"]) -> "RowStore":
+        """Return storage of the rows alone that `index` points to, rows of this one."""
+        live = index >= 0
+        rows = self.rows.index_select(0, index[live].long())
+        new = torch.full_like(index, -1)
+        new[live] = torch.arange(rows.shape[0], dtype=torch.int32, device=index.device)
+        return self.replaced(new, rows)
 
     def locate(self, cells: Cells) -> Int[Tensor, "*P"]:
         """Return the rows of `cells`, -1 for those never written."""
@@ -181,54 +232,77 @@ class RowStore:
             return gathered_sum(w, place, self.base.rows(distinct))
         return gathered_sum(w, slots, self.base)
 
-    def claim(
-        self, cells: Int[Tensor, " R"], *, fill: bool = True, before: int = 0
-    ) -> tuple[Int[Tensor, " R"], Int[Tensor, " U"], Int[Tensor, " O"]]:
-        """Give distinct cells a row of their own, with `fill` filled from the base where they had none.
+    def begin_edit(self) -> None:
+        """Leave all rows that there are to older versions, except those that only dead ones had: they are free."""
+        gone = [older.dropped for older in self.older if older.version() is None]
+        if gone:
+            self.older = [older for older in self.older if older.version() is not None]
+            self.release(torch.cat(gone))
+        self._edit += 1
+
+    def claim(self, cells: Int[Tensor, " R"]) -> Move:
+        """Find rows for those of distinct cells that have none of this edit's own yet; see `settle`.
 
         Waits for the device once.
-
-        Returns:
-            The rows, the cells that had none, and those of the rows that lie before row `before`.
         """
         row = self.locate(cells)
-        missing = row < 0
-        older = (row < before) & ~missing
-        num_new, num_older = torch.stack((missing.sum(), older.sum())).tolist()
-        old = row.index_select(0, _places_of(older, num_older))
-        place = _places_of(missing, num_new)
-        new = cells.index_select(0, place)
-        if not num_new:
-            return row, new, old
-        first, last = self.used, self.used + num_new
+        has_row = row >= 0
+        moves = ~has_row | (self._made[row] != self._edit)
+        num_moves, num_dropped = torch.stack((moves.sum(), (moves & has_row).sum())).tolist()
+        which = _places_of(moves, num_moves)
+        old = row.index_select(0, which)
+        dropped = old.index_select(0, _places_of(old >= 0, num_dropped))
+        new = self.allocate(num_moves)
+        return Move(cells=cells.index_select(0, which), old=old, new=new, dropped=dropped)
+
+    def fill(self, move: Move) -> None:
+        """Put what the cells hold now into the rows that they are to have."""
+        if not move.new.numel():
+            return
+        one = self.rows.new_ones(len(move.cells), 1, dtype=self.dtype)
+        held = self.read(one, move.cells[:, None]) if can_read(one) else self.gather(move.cells)
+        self.rows.index_copy_(0, move.new, held.to(self.rows.dtype))
+
+    def settle(self, move: Move) -> None:
+        """Let the cells have their new rows."""
+        self._made.index_fill_(0, move.new, self._edit)
+        self.index.view(-1).index_copy_(0, move.cells, move.new.to(torch.int32))
+
+    @property
+    def _made(self) -> Int[Tensor, " capacity"]:
+        """Which edit each row was made in; what a storage begins with belongs to edit 0, its first."""
+        size, made = max(1, self.rows.shape[0]), self._made_in
+        if made is None or made.shape[0] < size:
+            with torch.inference_mode(False):
+                new = torch.zeros(size, dtype=torch.int32, device=self.index.device)
+                if made is not None:
+                    new[: made.shape[0]] = made
+            self._made_in = made = new
+        return made
+
+    def release(self, rows: Int[Tensor, " R"]) -> None:
+        """Let others have rows that no cell has."""
+        self.free = torch.cat((self.free, rows))
+
+    def allocate(self, count: int) -> Int[Tensor, " {count}"]:
+        """Take rows that nobody has."""
+        reused = min(count, self.free.shape[0])
+        kept = self.free.shape[0] - reused
+        first, last = self.used, self.used + count - reused
         self._reserve(last)
-        if fill:
-            self._fill(self.rows[first:last], new)
-        span = torch.arange(first, last, device=new.device)
-        self.index.view(-1).index_copy_(0, new, span.to(torch.int32))
-        self.used = last
-        row.index_copy_(0, place, span)
-        return row, new, old
-
-    def _fill(self, rows: Float[Tensor, "U Dv"], cells: Int[Tensor, " U"]) -> None:
-        if isinstance(self.base, Tensor) and not self.mixes_precisions:
-            torch.index_select(self.base, 0, cells % self.index.shape[1], out=rows)
-        else:
-            rows.copy_(self.base_rows(cells))
-
-    def copy_rows(self, row: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
-        """Copy some rows' present contents."""
-        out = large_empty((row.shape[0], self.rows.shape[1]), self.rows)
-        return torch.index_select(self.rows, 0, row, out=out)
+        rows = torch.cat((self.free[kept:], torch.arange(first, last, device=self.free.device)))
+        self.free, self.used = self.free[:kept], last
+        return rows
 
     def _reserve(self, num_rows: int) -> None:
         capacity = self.rows.shape[0]
         if num_rows <= capacity:
             return
-        # Rows that lost their cell to newer ones still count, so there can be more rows than cells.
-        room = max(num_rows, min(self._growth * capacity, self.index.numel()))
-        if self._growth * room > self.index.numel():
-            room = max(num_rows, self.index.numel())  # the next step would be the last: take it now
+        # Older versions keep rows of their own, so there can be more rows than cells.
+        most = self.index.numel() + max(self.index.numel() // 8, 2 * (num_rows - self.index.numel()))
+        room = max(num_rows, min(self._growth * capacity, most))
+        if self._growth * room > most:
+            room = most  # the next step would be the last: take it now
         rows = large_empty((room, self.rows.shape[1]), self.rows)
         rows[: self.used] = self.rows[: self.used]
         self.rows = rows
@@ -244,3 +318,11 @@ def _places_of(mask: Bool[Tensor, " P"], count: int) -> Int[Tensor, " {count}"]:
     place = torch.arange(mask.shape[0], device=mask.device)
     rank = torch.where(mask, mask.cumsum(0) - 1, count)  # the others all go to a place behind the last
     return place.new_zeros(count + 1).scatter_(0, rank, place)[:count]
+
+
+def _unused(parts: tuple[Tensor, ...], count: int) -> Int[Tensor, " U"]:
+    """List which of `count` rows are in none of `parts`."""
+    used = parts[0].new_zeros(count, dtype=torch.bool)
+    for rows in parts:
+        used[rows.long()] = True
+    return (~used).nonzero().squeeze(1)

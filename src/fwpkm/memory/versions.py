@@ -1,34 +1,24 @@
 """The steps between versions of a table: writes that wait to be carried out, and what takes writes out again."""
 
-import weakref
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from fwpkm.memory.store import RowStore
+from fwpkm.memory.store import Move, RowStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undo:
-    """What turns the next newer version back into this one."""
+    """What turns the next newer version's index back into this one's; the rows themselves are all still there."""
 
-    log: tuple[tuple[Tensor, Tensor], ...]  # (rows, their contents before), oldest first
-    new_cells: Tensor
-    used: int
+    moves: tuple[Move, ...]
 
-    def apply(self, store: RowStore) -> None:
-        """Take one version's writes out of `store`."""
-        for row, contents in reversed(self.log):
-            store.rows[row] = contents
-        store.index.view(-1)[self.new_cells] = -1
-        store.used = self.used
-
-    @property
-    def num_rows(self) -> int:
-        """Rows kept."""
-        return sum(row.shape[0] for row, _ in self.log)
+    def apply(self, index: Int[Tensor, "S N"]) -> None:
+        """Take one version's moves back, the last first."""
+        for move in reversed(self.moves):
+            index.view(-1)[move.cells] = move.old.to(index.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +59,13 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-def limit_undo(store: RowStore, newest: Any) -> None:
+def limit_versions(store: RowStore) -> None:
     """Let the oldest versions of a table copy the storage, once the rows kept for them outweigh such a copy."""
-    alive = [v for ref in store.older if (v := ref()) is not None and v._undo is not None] + [newest]
-    while alive and sum(v._undo.num_rows for v in alive if v._undo is not None) > store.used:
-        alive.pop(0).store  # noqa: B018 - rebuilds, and forgets the way to its successor
-    store.older = [weakref.ref(v) for v in alive]
+    while store.older:
+        kept = sum(older.dropped.shape[0] for older in store.older)
+        if kept <= store.used - store.free.shape[0] - kept:
+            return
+        oldest = store.older[0].version()
+        if oldest is None:
+            return  # the next edit frees what it kept
+        oldest.store  # noqa: B018 - takes storage of its own

@@ -28,6 +28,7 @@ def read_and_write(
     last,
     part,
     V,
+    place,
     base,
     ids,
     rows,
@@ -43,22 +44,22 @@ def read_and_write(
 ):
     """Read for tokens [first, last) of a chunk, and write the rows that they alone address.
 
-    Rows that no chunk touched before still lie in `base`, at ids[row]. A written token's target is target[aims[m]];
-    what token m reads goes to answer[places[m]] too, unless that is negative.
+    Row r is V[place[r]], once a chunk has touched it; before, see `source_of`. A written token's target is
+    target[aims[m]]; what token m reads goes to answer[places[m]] too, unless that is negative.
     """
     J = rows.shape[1]
     error = np.empty(V.shape[1], dtype=V.dtype)
     for m in range(first, last):
-        read_token(w[m], rows[m], fresh[m], V, base, ids, v_hat[m])
+        read_token(w[m], rows[m], fresh[m], V, place, base, ids, v_hat[m])
         if places[m] >= 0:
             copy_row(v_hat[m], answer[places[m]])
         writes = m < aims.shape[0]
         if writes:
             subtract_rows(target[aims[m]], v_hat[m], error)
         for j in range(J):
-            row = V[rows[m, j]]
+            row = V[place[rows[m, j]]]
             if fresh[m, j]:
-                source = source_of(rows[m, j], True, V, base, ids)
+                source = source_of(rows[m, j], True, V, place, base, ids)
                 if writes:
                     combine_rows(source, write_w[m, j], error, row)
                 else:
@@ -69,60 +70,63 @@ def read_and_write(
 
 @jit
 @no_type_check
-def read_token(w, rows, fresh, V, base, ids, out):
-    """out = sum_j w_j V[rows_j], fresh rows from the base; four rows are on their way from memory at once."""
+def read_token(w, rows, fresh, V, place, base, ids, out):
+    """out = sum_j w_j row_j, fresh rows from where they come from; four are on their way from memory at once."""
     out[:] = 0
     j, J = 0, rows.shape[0]
     while j + 4 <= J:
         add_four_rows(
             w[j],
-            source_of(rows[j], fresh[j], V, base, ids),
+            source_of(rows[j], fresh[j], V, place, base, ids),
             w[j + 1],
-            source_of(rows[j + 1], fresh[j + 1], V, base, ids),
+            source_of(rows[j + 1], fresh[j + 1], V, place, base, ids),
             w[j + 2],
-            source_of(rows[j + 2], fresh[j + 2], V, base, ids),
+            source_of(rows[j + 2], fresh[j + 2], V, place, base, ids),
             w[j + 3],
-            source_of(rows[j + 3], fresh[j + 3], V, base, ids),
+            source_of(rows[j + 3], fresh[j + 3], V, place, base, ids),
             out,
         )
         j += 4
     while j < J:
-        add_row(w[j], source_of(rows[j], fresh[j], V, base, ids), out)
+        add_row(w[j], source_of(rows[j], fresh[j], V, place, base, ids), out)
         j += 1
 
 
 @jit
 @no_type_check
-def source_of(row, fresh, V, base, ids):
-    """Return where a row's present contents lie."""
-    return base[ids[row]] if fresh else V[row]
+def source_of(row, fresh, V, place, base, ids):
+    """Return where a row's present contents lie: a fresh one's in base[i], or in V[-1 - i] where i = ids[row] < 0."""
+    if not fresh:
+        return V[place[row]]
+    i = ids[row]
+    return base[i] if i >= 0 else V[-1 - i]
 
 
 @jit
 @no_type_check
-def fetch_rows(V, base, ids, wanted):
-    """Copy rows from the base that are wanted."""
+def fetch_rows(V, place, base, ids, wanted):
+    """Bring the rows that are wanted to their place."""
     for i in range(wanted.shape[0]):
         if wanted[i]:
-            copy_row(base[ids[i]], V[i])
+            copy_row(source_of(i, True, V, place, base, ids), V[place[i]])
 
 
 @jit
 @no_type_check
-def fetch_shared(V, base, ids, rows, seen, order, start, num_shared):
-    """Copy the shared rows of a chunk that no chunk touched before."""
+def fetch_shared(V, place, base, ids, rows, seen, order, start, num_shared):
+    """Bring the shared rows of a chunk that no chunk touched before to their place."""
     J = rows.shape[1]
     for g in range(num_shared):
         p = order[start[g]]
         row = rows[p // J, p % J]
         if not seen[row]:
-            copy_row(base[ids[row]], V[row])
+            copy_row(source_of(row, True, V, place, base, ids), V[place[row]])
 
 
 @jit
 @no_type_check
-def write_shared(first, last, part, V, rows, sign, write_w, v_hat, target, aims, order, start):
-    """V[row] += sign sum a (target - v^)  over the pairs of shared rows [first, last)."""
+def write_shared(first, last, part, V, place, rows, sign, write_w, v_hat, target, aims, order, start):
+    """row += sign sum a (target - v^)  over the pairs of shared rows [first, last)."""
     total = np.empty(V.shape[1], dtype=V.dtype)
     J = rows.shape[1]
     for g in range(first, last):
@@ -133,7 +137,7 @@ def write_shared(first, last, part, V, rows, sign, write_w, v_hat, target, aims,
                 add_row(write_w[m, j], target[aims[m]], total)
                 add_row(-write_w[m, j], v_hat[m], total)
         p = order[start[g]]
-        add_row(sign, total, V[rows[p // J, p % J]])
+        add_row(sign, total, V[place[rows[p // J, p % J]]])
 
 
 @jit

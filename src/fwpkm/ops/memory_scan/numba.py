@@ -26,8 +26,15 @@ def scan_(
     ids: Tensor | None = None,
     aims: Tensor | None = None,
     answers: Tensor | None = None,
+    place: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Do what `memory_scan_` does; with `base`, to rows base[ids], which `table` is to hold afterwards.
+    """Do what `memory_scan_` does, to a table that may have to be brought together first.
+
+    Args:
+        base: Where the table's rows come from, if they are not there yet.
+        ids: Row r comes from base[ids[r]], or where that is negative from table[-1 - ids[r]].
+        place: Row r is to be in table[place[r]] afterwards, and is there already if it comes from there; None: in
+            table[r].
 
     Returns:
         What all tokens read, and what is asked for of it: the same tensor if all is.
@@ -38,23 +45,25 @@ def scan_(
     else:
         answer = table.new_empty(answers.shape[0], table.shape[1])
         places = _places(answers, rows.shape[0])
-    _check_places("rows", rows, "R", table.shape[0])
     V, row, out, w_all, a_all, targets = (array_of(x) for x in (table, rows, v_hat, w, write_w, target))
+    to = np.arange(len(V)) if place is None else array_of(place)
+    check_places("rows", rows, "R", len(to))
     asked, aim = array_of(answer), _aims(aims, target, sum(writes))
-    source, of_row = (V, row[:0, 0]) if base is None or ids is None else (array_of(base), array_of(ids))
-    seen = np.full(V.shape[0], base is None)
+    source, of_row = (V, to[:0]) if base is None or ids is None else (array_of(base), array_of(ids))
+    seen = np.full(len(to), True) if base is None else of_row == -1 - to
     fresh = np.zeros((max(reads, default=0), row.shape[1]), dtype=np.bool_)
-    for chunk in _chunks(V, row, reads, writes):
+    for chunk in _chunks((len(to), V.shape[1]), row, reads, writes):
         r, t = chunk.read, chunk.written
         if base is not None:
-            loops.fetch_shared(V, source, of_row, row[r], seen, *chunk.groups, chunk.num_shared)
+            loops.fetch_shared(V, to, source, of_row, row[r], seen, *chunk.groups, chunk.num_shared)
             loops.note_seen(row[r], chunk.alone, seen, fresh)
-        args = (V, source, of_row, row[r], w_all[r], a_all[t], targets, aim[t], chunk.alone, fresh, out[r])
-        run_spans(loops.read_and_write, chunk.tokens, *args, places[r], asked)
-        given = (V, row[r], V.dtype.type(1), a_all[t], out[r], targets, aim[t])
+        from_to = (V, to, source, of_row, row[r])
+        args = (w_all[r], a_all[t], targets, aim[t], chunk.alone, fresh, out[r], places[r], asked)
+        run_spans(loops.read_and_write, chunk.tokens, *from_to, *args)
+        given = (V, to, row[r], V.dtype.type(1), a_all[t], out[r], targets, aim[t])
         run_spans(loops.write_shared, chunk.shared, *given, *chunk.groups)
     if base is not None:
-        loops.fetch_rows(V, source, of_row, ~seen)
+        loops.fetch_rows(V, to, source, of_row, ~seen)
     return v_hat, answer
 
 
@@ -105,13 +114,14 @@ def scan_back(
     later, earlier = (np.empty((most, J), dtype=np.bool_) for _ in range(2))
     first_chunk, last_chunk = np.full(len(final), len(reads)), np.full(len(final), -1)
     loops.note_chunks(row, np.array(reads, dtype=np.int64), first_chunk, last_chunk)
-    for chunk in _chunks(final, row, reads, writes, backwards=True):
+    to = np.arange(len(final))
+    for chunk in _chunks(final.shape, row, reads, writes, backwards=True):
         r, t = chunk.read, chunk.written
         loops.look_around(row[r], chunk.number, first_chunk, last_chunk, later, earlier)
         loops.bring_shared(final, back, grad, row[r], later, has_gradient, *chunk.groups, chunk.num_shared)
         written = (a_all[t], got[r], targets, aim[t])
         minus = final.dtype.type(-1)
-        run_spans(loops.write_shared, chunk.shared, back, row[r], minus, *written, *chunk.groups)
+        run_spans(loops.write_shared, chunk.shared, back, to, row[r], minus, *written, *chunk.groups)
         given = (final, back, grad, row[r], w_all[r], *written, d_got, places[r], chunk.alone)
         flags = (later, earlier, has_gradient, wants_gradient)
         run_spans(loops.walk_back, chunk.tokens, *given, *flags, d_w[r], d_a[t], d_aim, d_read)
@@ -134,14 +144,19 @@ class _Chunk:
 
 
 def _chunks(
-    V: np.ndarray, rows: np.ndarray, reads: Sequence[int], writes: Sequence[int], *, backwards: bool = False
+    table_size: tuple[int, ...],
+    rows: np.ndarray,
+    reads: Sequence[int],
+    writes: Sequence[int],
+    *,
+    backwards: bool = False,
 ) -> Iterator[_Chunk]:
     """Go through the chunks that have tokens. What is yielded is valid until the next one."""
-    most, J = max(reads, default=0), rows.shape[1]
-    count, alone = np.zeros(V.shape[0], dtype=np.int64), np.empty((most, J), dtype=np.bool_)
+    (num_rows, width), most, J = table_size, max(reads, default=0), rows.shape[1]
+    count, alone = np.zeros(num_rows, dtype=np.int64), np.empty((most, J), dtype=np.bool_)
     order, start = np.empty(most * J, dtype=np.int64), np.empty(most * J + 1, dtype=np.int64)
     ends = zip(np.cumsum(reads).tolist(), np.cumsum(writes).tolist(), reads, writes, strict=True)
-    fewest = max(1, _FEWEST_NUMBERS // max(1, J * V.shape[1]))
+    fewest = max(1, _FEWEST_NUMBERS // max(1, J * width))
     for number, (r, t, num_reads, num_writes) in sorted(enumerate(ends), reverse=backwards):
         if not num_reads:
             continue
@@ -166,7 +181,7 @@ def _places(answers: Tensor | None, num_tokens: int) -> np.ndarray:
     """Return where among the answers each token's lies, -1 where it was not asked for."""
     if answers is None:
         return np.arange(num_tokens)
-    _check_places("answers", answers, "Tr", num_tokens)
+    check_places("answers", answers, "Tr", num_tokens)
     places = np.full(num_tokens, -1)
     places[array_of(answers)] = np.arange(answers.shape[0])
     return places
@@ -176,16 +191,16 @@ def _aims(aims: Tensor | None, target: Tensor, num_written: int) -> np.ndarray:
     """Return which row of `target` each written token aims at."""
     if aims is None:
         return np.arange(num_written)
-    _check_places("aims", aims, "Tt", target.shape[0])
+    check_places("aims", aims, "Tt", target.shape[0])
     return array_of(aims)
 
 
-def _check_places(name: str, places: Tensor, stop: str, size: int) -> None:
-    """Compiled loops look up what they are told to: a place that is not there must not reach them."""
+def check_places(name: str, places: Tensor, stop: str, size: int, *, least: int = 0) -> None:
+    """Raise IndexError if a place is not there: compiled loops look up what they are told to."""
     if not places.numel():
         return
-    least, most = (int(x) for x in places.aminmax())
-    if least < 0 or most >= size:
+    first, last = (int(x) for x in places.aminmax())
+    if first < least or last >= size:
         raise IndexError(
-            f"memory_scan: {name} must be in [0, {stop}), got {least} to {most} with {stop}={size}"
+            f"memory_scan: {name} must be in [{least}, {stop}), got {first} to {last} with {stop}={size}"
         )

@@ -55,7 +55,7 @@ def memory_scan(
     Raises:
         ValueError: If the counts do not fit the tensors.
     """
-    _check(table, rows, w, write_w, target, reads, writes, aims)
+    check_scan(table, rows, w, write_w, target, reads, writes, aims)
     source = table if ids is None else table.detach()
     answer, new, _ = _memory_scan(
         source, rows, w, write_w, target, ids, aims, answers, list(reads), list(writes)
@@ -73,7 +73,7 @@ def memory_scan_(
     writes: Sequence[int],
 ) -> Float[Tensor, "Tr Dv"]:
     """Do what `memory_scan` does, editing `table` itself; not differentiable, for inference."""
-    _check(table, rows, w, write_w, target, reads, writes)
+    check_scan(table, rows, w, write_w, target, reads, writes)
     if runs_compiled(table) and table.is_contiguous():
         from fwpkm.ops.memory_scan import numba
 
@@ -85,7 +85,7 @@ def memory_scan_(
     return scan_in_place(table, rows, w, write_w, target.to(table.dtype), make_chunks(rows, reads, writes))
 
 
-def _check(
+def check_scan(
     table: Tensor,
     rows: Tensor,
     w: Tensor,
@@ -95,6 +95,7 @@ def _check(
     writes: Sequence[int],
     aims: Tensor | None = None,
 ) -> None:
+    """Raise ValueError unless the counts of a scan fit its tensors."""
     problems = []
     num_targets = target.shape[0] if aims is None else aims.shape[0]
     if sum(reads) != rows.shape[0] or rows.shape != w.shape:
