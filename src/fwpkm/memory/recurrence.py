@@ -38,7 +38,7 @@ def scan_with_graph(
 ) -> tuple[Float[Tensor, "B t Dv"], FastWeights]:
     """Carry out the recurrence on a compact copy of the rows it touches, differentiable in everything."""
     windows = plan_windows(x.num_tokens, options, answered=answered, flush=flush)
-    scores, cells, keys = address_all(x, weights, windows, options)
+    scores, cells, moved = address_all(x, weights, windows, options)
     B = x.q.shape[0]
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
     w = read_weights(scores, options.weights, temperature)
@@ -60,7 +60,7 @@ def scan_with_graph(
         answers=answer_places(windows, B, w.device),
     )
     written = _written_rows(rows, reads, writes, ids.shape[0])
-    new = replace(weights, keys=keys, table=weights.table.put(ids, table, written))
+    new = replace(moved, table=weights.table.put(ids, table, written))
     return answer.view(B, -1, answer.shape[1]), new
 
 
@@ -80,12 +80,12 @@ def scan_in_place(
     form = _scan_group if at_once else _scan_window
     # A journal notes window by window; so does whatever is not done at once.
     tokens = _PAIRS_AT_ONCE // (B * J) if at_once and weights.table.journal is None else 1
-    keys, out = weights.keys, []
+    moved, out = weights, []
     with weights.table.editing(sum(B * win.num_written * J for win in windows)) as editor:
         for group in _groups(windows, tokens):
-            part, keys = form(x, replace(weights, keys=keys), group, options, temperature, editor)
+            part, moved = form(x, moved, group, options, temperature, editor)
             out.append(part)
-    return torch.cat(out, dim=1), replace(weights, keys=keys, table=editor.result)
+    return torch.cat(out, dim=1), replace(moved, table=editor.result)
 
 
 def _groups(windows: Sequence[Window], tokens: int) -> Iterator[tuple[Window, ...]]:
@@ -107,10 +107,10 @@ def _scan_window(
     options: CoreOptions,
     temperature: Tensor | float,
     editor: OverlayEditor,
-) -> tuple[Tensor, Tensor]:
-    """Read and write one window on the streams' own rows; return its answers, and the keys after it."""
+) -> tuple[Tensor, FastWeights]:
+    """Read and write one window on the streams' own rows; return its answers, and weights with the keys after it."""
     (win,), B = windows, x.q.shape[0]
-    score, cells, keys = address_window(x.q[:, win.start : win.stop], weights, win, options)
+    score, cells, moved = address_window(x.q[:, win.start : win.stop], weights, win, options)
     w = read_weights(score, options.weights, temperature)
     m = B * win.num_written
     rest = editor.store.read(w[m:], cells[m:])
@@ -124,7 +124,7 @@ def _scan_window(
         step = _write_weights(x, windows, options, own, scale)
         target = _of_written(x.v, windows, options.lookahead)
         rest = torch.cat((editor.write(own, ids, number, step, target), rest))
-    return _first_answers(rest, win, B), keys
+    return _first_answers(rest, win, B), moved
 
 
 def _scan_group(
@@ -134,10 +134,10 @@ def _scan_group(
     options: CoreOptions,
     temperature: Tensor | float,
     editor: OverlayEditor,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, FastWeights]:
     """Do the same for several windows at once."""
     B, num_cells = x.q.shape[0], editor.store.index.numel()
-    scores, cells, keys = address_at_once(x, weights, windows, options)
+    scores, cells, moved = address_at_once(x, weights, windows, options)
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
     w = read_weights(scores, options.weights, temperature)
     own = w.index_select(0, leading_places(tuple(reads), tuple(writes), w.device))
@@ -160,7 +160,7 @@ def _scan_group(
         aims=written_places(windows, B, x.num_tokens, options.lookahead, w.device),
         answers=answer_places(windows, B, w.device),
     )
-    return answer.view(B, -1, answer.shape[1]), keys
+    return answer.view(B, -1, answer.shape[1]), moved
 
 
 def scan_by_definition(
@@ -202,7 +202,7 @@ def scan_by_definition(
         )
     rows = torch.cat([trace.values for trace in traces])
     table = weights.table.put(cells, rows, torch.ones_like(cells, dtype=torch.bool))
-    new = replace(weights, keys=torch.stack([trace.keys for trace in traces]), table=table)
+    new = replace(weights, keys=torch.stack([trace.keys for trace in traces]), squares=None, table=table)
     return torch.cat([trace.output for trace in traces]), new
 
 

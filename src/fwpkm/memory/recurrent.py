@@ -200,14 +200,17 @@ class RecurrentState(State):
 
     def _moved_on(self: R, streams: Sequence[int], weights: FastWeights, rest: Tokens, num_new: int) -> R:
         keys, waiting, seen = weights.keys, self._widened(rest.pack()), list(self.tokens_seen)
+        squares = weights.squares
+        if squares is None:
+            squares = key_squares(keys.detach(), self.options.score)
         for b in streams:
             seen[b] += num_new
         counts = [rest.num_tokens] * len(streams)
         line = Waiting.of(waiting, counts)
         if len(streams) < self.num_streams:
-            keys = self.keys.index_copy(0, listed(tuple(streams), keys.device), keys)
+            own = listed(tuple(streams), keys.device)
+            keys, squares = self.keys.index_copy(0, own, keys), self.key_squares.index_copy(0, own, squares)
             line = self.waiting.replaced(streams, waiting)
-        squares = self.key_squares if keys is self.keys else key_squares(keys.detach(), self.options.score)
         return replace(
             self, keys=keys, key_squares=squares, table=weights.table, waiting=line, tokens_seen=tuple(seen)
         )
@@ -222,10 +225,10 @@ class RecurrentState(State):
     def _weights(self, streams: Sequence[int]) -> FastWeights:
         own = (0,) * len(streams) if self.is_shared else tuple(streams)
         whole = self.is_shared or len(streams) == self.num_streams
-        keys = _thawed(self.keys)
+        keys, squares = _thawed(self.keys), _thawed(self.key_squares)
         if not whole:
-            keys = keys.index_select(0, listed(tuple(streams), keys.device))
-        return FastWeights(keys=keys, table=self.table, streams=own)
+            keys, squares = (x.index_select(0, listed(tuple(streams), x.device)) for x in (keys, squares))
+        return FastWeights(keys=keys, table=self.table, streams=own, squares=squares)
 
 
 def _thawed(x: Tensor) -> Tensor:

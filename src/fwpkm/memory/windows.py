@@ -24,6 +24,8 @@ class FastWeights:
     table: Overlay
     streams: tuple[int, ...]
     """Which of the table's streams each of the B token streams belongs to; `keys` are theirs alone."""
+    squares: Float[Tensor, "S 2 H n"] | None = None
+    """|K|^2 of the keys (fwpkm.ops.addressing.key_squares), where they are known."""
 
     @property
     def first_cells(self) -> Int[Tensor, " B"]:
@@ -33,43 +35,44 @@ class FastWeights:
 
 def address_all(
     x: Tokens, weights: FastWeights, windows: Sequence[Window], options: CoreOptions
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return scores and cells [R, J], window after window, and the keys after the last one."""
+) -> tuple[Tensor, Tensor, FastWeights]:
+    """Return scores and cells [R, J], window after window, and the weights with the keys after the last one."""
     if can_scan(x.q, weights.keys):
         return address_at_once(x, weights, windows, options)
     scores, cells = [], []
     queries = take_spans(x.q, [(win.start, win.stop) for win in windows])
     for q, win in zip(queries, windows, strict=True):
-        score, cell, keys = address_window(q, weights, win, options)
-        weights = replace(weights, keys=keys)
+        score, cell, weights = address_window(q, weights, win, options)
         scores.append(score)
         cells.append(cell)
-    return torch.cat(scores), torch.cat(cells), weights.keys
+    return torch.cat(scores), torch.cat(cells), weights
 
 
 def address_at_once(
     x: Tokens, weights: FastWeights, windows: Sequence[Window], options: CoreOptions
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, FastWeights]:
     """Do the same in one operation, where `can_scan` says that there is one."""
     first, last = windows[0].start, max(win.stop for win in windows)
-    score, slot, keys = address_windows(
+    score, slot, keys, squares = address_windows(
         x.q if (first, last) == (0, x.num_tokens) else x.q[:, first:last],
         weights.keys,
         [(win.start - first, win.stop - first, win.num_written, win.num_key_tokens) for win in windows],
         topk=options.topk,
         score=options.score,
         step_size=options.key_lr * options.addressing_weight,
+        squares=weights.squares,
     )
+    new = replace(weights, keys=keys, squares=squares)
     if weights.streams == tuple(range(keys.shape[0])):
-        return score, slot, keys
+        return score, slot, new
     num_slots = keys.shape[-2] ** 2
-    return score, weights.first_cells[slot // num_slots] + slot % num_slots, keys
+    return score, weights.first_cells[slot // num_slots] + slot % num_slots, new
 
 
 def address_window(
     q: Tensor, weights: FastWeights, win: Window, options: CoreOptions
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return scores and cells [B*M, J] of a window's tokens, the written ones of all streams first, and keys."""
+) -> tuple[Tensor, Tensor, FastWeights]:
+    """Return scores and cells [B*M, J] of a window's tokens, the written ones of all streams first, and the weights."""
     keys = weights.keys
     B, S, m = q.shape[0], keys.shape[0], win.num_written
     shared = S < B
@@ -83,11 +86,11 @@ def address_window(
         step_tokens=win.num_key_tokens * (B if shared else 1),
         step_size=keys.new_full((S,), options.key_lr * options.addressing_weight),
     )
-    score, slot = score.flatten(2), slot.flatten(2)
+    score, slot, new = score.flatten(2), slot.flatten(2), replace(weights, keys=keys, squares=None)
     if shared:
-        return score[0], slot[0] + weights.first_cells[0], keys
+        return score[0], slot[0] + weights.first_cells[0], new
     cells = slot + weights.first_cells[:, None, None]
-    return _written_first(score, m), _written_first(cells, m), keys
+    return _written_first(score, m), _written_first(cells, m), new
 
 
 def _written_first(per_token: Tensor, num_written: int) -> Tensor:

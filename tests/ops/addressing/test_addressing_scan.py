@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fwpkm.ops.addressing import address, address_windows
+from fwpkm.ops.addressing import address, address_windows, key_squares
 from fwpkm.testing.inputs import make_core_inputs
 from fwpkm.testing.op_calls import record_op_calls
 
@@ -40,7 +40,9 @@ def one_by_one(q, keys, windows, *, topk, score, step_size):
 def with_gradients(fn, q, keys, windows, **how):
     """Return everything, and the gradients of a smooth loss of it."""
     q, keys = q.detach().clone().requires_grad_(), keys.detach().clone().requires_grad_()
-    scores, cells, moved = fn(q, keys, windows, **how)
+    scores, cells, moved, *squares = fn(q, keys, windows, **how)
+    for given_squares in squares:
+        torch.testing.assert_close(given_squares, key_squares(moved.detach(), how["score"]), check_stride=False)
     loss = scores.softmax(-1).square().sum() + scores.mean() + moved.sin().sum()
     dq, dkeys = torch.autograd.grad(loss, (q, keys))
     return cells, {"scores": scores.detach(), "moved": moved.detach(), "dq": dq, "dkeys": dkeys}
@@ -112,7 +114,7 @@ def test_the_gradient_of_float32_is_that_of_float64():
 def test_a_nan_query_spoils_its_own_scores():
     q, keys = make_streams(5, S=1, T=4, H=1, n=5, half=2)
     q[0, 1] = torch.nan
-    scores, cells, _ = address_windows(q, keys, [(0, 4, 0, 0)], topk=2)
+    scores, cells, *_ = address_windows(q, keys, [(0, 4, 0, 0)], topk=2)
     assert scores[1].isnan().all()
     assert scores[[0, 2, 3]].isfinite().all()
     assert ((cells >= 0) & (cells < 25)).all()

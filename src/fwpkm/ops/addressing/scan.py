@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fwpkm.ops.addressing.constants import ScoreKind
-from fwpkm.ops.addressing.operation import check_address
+from fwpkm.ops.addressing.operation import check_address, key_squares
 from fwpkm.ops.backend import runs_compiled
 
 _FEWEST_NUMBERS = 1 << 20
@@ -43,7 +43,7 @@ def address_windows(
     score: ScoreKind = "idw",
     step_size: float = 1.0,
     squares: Float[Tensor, "S 2 H n"] | None = None,
-) -> tuple[Float[Tensor, "R J"], Int[Tensor, "R J"], Float[Tensor, "S 2 H n half"]]:
+) -> tuple[Float[Tensor, "R J"], Int[Tensor, "R J"], Float[Tensor, "S 2 H n half"], Float[Tensor, "S 2 H n"]]:
     """Do for every window what `address` does, each with the sub-keys that the one before has moved.
 
     Args:
@@ -58,7 +58,7 @@ def address_windows(
 
     Returns:
         Scores and slots, these numbered through all streams (stream * n * n + slot), window after window, in each the
-        written tokens of all streams first; and the keys after the last step.
+        written tokens of all streams first; the keys after the last step, and their squares.
 
     Raises:
         ValueError: If widths, heads, topk or windows do not fit.
@@ -67,11 +67,14 @@ def address_windows(
     q = q.to(keys.dtype)
     plan = _plan(windows, q, topk)
     if squares is None:
-        squares = keys.detach().square().sum(-1)
+        squares = key_squares(keys.detach(), score)
     flat = [int(x) for x in plan.flatten()]
     learns = torch.is_grad_enabled() and (q.requires_grad or keys.requires_grad)
-    scores, cells, moved, *_ = _address_windows(q, keys, squares, flat, topk, score, float(step_size), learns)
-    return scores, cells, moved if bool(plan[:, _STEPS].any()) else keys
+    given = (q, keys, squares, flat, topk, score, float(step_size), learns)
+    scores, cells, moved, moved_squares, *_ = _address_windows(*given)
+    if not plan[:, _STEPS].any():
+        return scores, cells, keys, squares
+    return scores, cells, moved, moved_squares
 
 
 def _plan(windows: Sequence[tuple[int, int, int, int]], q: Tensor, topk: int) -> np.ndarray:
@@ -103,51 +106,41 @@ def _address_windows(
     score: str,
     step_size: float,
     learns: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return scores, cells, moved keys; then what the backward needs, all flat: the slots' places among the halves'
-    best, sub-key scores and ids, and, if it `learns`, a log of the steps: cells, their old contents, and where each
-    window's end."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return scores, cells, moved keys and their squares; then what the backward needs, all flat: the slots' places
+    among the halves' best, strengths and ids of sub-keys, and, if it `learns`, a log of the steps: cells, their old
+    contents, and where each window's end."""
     from fwpkm.ops.addressing import scan_loops as loops
     from fwpkm.ops.threads import array_of, run_spans, split_range
 
     windows = np.array(plan, dtype=np.int64).reshape(-1, 6)
     (S, _, H, Dk), n, k = q.shape, keys.shape[-2], topk
     tensors = _room(q, keys, windows, topk, learns)
-    best, cell, moved, place, s, i, log_cell, log_row, log_end = tensors
+    best, cell, moved, squares_moved, place, g, i, log_cell, log_row, log_end = tensors
     moved.copy_(keys)
+    squares_moved.copy_(squares)
     log_end.zero_()
-    q, squares = q.contiguous(), squares.clone(memory_format=torch.contiguous_format)
+    q = q.contiguous()
     x = q.unflatten(-1, (2, Dk // 2)).permute(0, 3, 2, 1, 4).reshape(S * 2 * H, -1, Dk // 2)
-    own = tuple(array_of(t) for t in (moved.view(S * 2, H * n, -1), squares.view(S * 2, H * n)))
-    halves, slots = (tuple(array_of(t) for t in kept) for kept in ((s, i, place), (best, cell)))
+    own = tuple(array_of(t) for t in (moved.view(S * 2, H * n, -1), squares_moved.view(S * 2, H * n)))
+    halves, slots = (tuple(array_of(t) for t in kept) for kept in ((g, i, place), (best, cell)))
     asked, log = array_of(q), tuple(array_of(t) for t in (log_cell, log_row, log_end))
     near = q.new_empty(S * 2 * H * int(windows[:, _TOKENS].max(initial=0)) * n)
     for number, (first, M, written, steps, row, pair) in enumerate(windows.tolist()):
         scores = near[: S * 2 * H * M * n].view(S * 2 * H, M, n)
-        part = x[:, first : first + M]
-        if score == "dot":
-            torch.bmm(part, moved.flatten(0, 2).transpose(1, 2), out=scores)
-        else:
-            torch.baddbmm(
-                squares.flatten(0, 2)[:, None],
-                part,
-                moved.flatten(0, 2).transpose(1, 2),
-                beta=-1,
-                alpha=2,
-                out=scores,
-            )
-        own_s, own_i, own_place = (t[pair : pair + 2 * S * H * M * k].reshape(S, 2, H, M, k) for t in halves)
+        torch.bmm(x[:, first : first + M], moved.flatten(0, 2).transpose(1, 2), out=scores)
+        own_g, own_i, own_place = (t[pair : pair + 2 * S * H * M * k].reshape(S, 2, H, M, k) for t in halves)
         spans = split_range(S * H * M, smallest=max(1, _FEWEST_NUMBERS // (2 * _SIFTING * n)))
-        given = (scores.view(S, 2, H, M, n), asked, first, written, n * n, score == "idw")
+        given = (scores.view(S, 2, H, M, n), own[1], asked, first, written, n * n, score == "idw")
         to = (t[row : row + S * M] for t in slots)
-        run_spans(loops.find_window, spans, *given, own_s, own_i, own_place, *to)
+        run_spans(loops.find_window, spans, *given, own_g, own_i, own_place, *to)
         if steps:
             spans = split_range(2 * S, smallest=max(1, _FEWEST_NUMBERS // (_STEPPING * H * steps * k * Dk)))
-            how = (number, own_s, own_i, asked, first, steps, step_size, score == "idw")
+            how = (number, own_g, own_i, asked, first, steps, step_size, score == "idw")
             run_spans(loops.step_window, spans, *how, *own, *log)
         else:
             log_end[:, number + 1] = log_end[:, number]
-    return best.flatten(1), cell.flatten(1), moved, place, s, i, log_cell, log_row, log_end
+    return best.flatten(1), cell.flatten(1), moved, squares_moved, place, g, i, log_cell, log_row, log_end
 
 
 def _room(q: Tensor, keys: Tensor, plan: np.ndarray, topk: int, learns: bool) -> tuple[Tensor, ...]:
@@ -155,18 +148,19 @@ def _room(q: Tensor, keys: Tensor, plan: np.ndarray, topk: int, learns: bool) ->
     (S, _, H, Dk), n = q.shape, keys.shape[-2]
     rows = S * int(plan[:, _TOKENS].sum())
     logged = _most_steps(plan, H, n, topk) if learns else 0
-    s = q.new_empty(2 * rows * H * topk)
+    g = q.new_empty(2 * rows * H * topk)
     best = q.new_empty(rows, H, topk)
     return (
         best,
         best.new_empty(best.shape, dtype=torch.int64),
         keys.new_empty(keys.shape),
-        s.new_empty(s.shape, dtype=torch.int32),
-        s,
-        s.new_empty(s.shape, dtype=torch.int32),
-        s.new_empty(2 * S, logged, dtype=torch.int32),
-        s.new_empty(2 * S, logged, Dk // 2),
-        s.new_empty(2 * S, len(plan) + 1, dtype=torch.int64),
+        keys.new_empty(keys.shape[:-1]),
+        g.new_empty(g.shape, dtype=torch.int32),
+        g,
+        g.new_empty(g.shape, dtype=torch.int32),
+        g.new_empty(2 * S, logged, dtype=torch.int32),
+        g.new_empty(2 * S, logged, Dk // 2),
+        g.new_empty(2 * S, len(plan) + 1, dtype=torch.int64),
     )
 
 
@@ -180,11 +174,11 @@ def _(
     score: str,
     step_size: float,
     learns: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    best, cell, moved, place, s, i, log_cell, log_row, log_end = _room(
-        q, keys, np.array(plan, dtype=np.int64).reshape(-1, 6), topk, learns
-    )
-    return best.flatten(1), cell.flatten(1), moved, place, s, i, log_cell, log_row, log_end
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    windows = np.array(plan, dtype=np.int64).reshape(-1, 6)
+    best, cell, moved, moved_squares, *kept = _room(q, keys, windows, topk, learns)
+    place, g, i, log_cell, log_row, log_end = kept
+    return best.flatten(1), cell.flatten(1), moved, moved_squares, place, g, i, log_cell, log_row, log_end
 
 
 @torch.library.custom_op("fwpkm::address_windows_backward", mutates_args=())
@@ -192,7 +186,7 @@ def _backward_of_windows(
     q: Tensor,
     moved: Tensor,
     place: Tensor,
-    s: Tensor,
+    g: Tensor,
     i: Tensor,
     log_cell: Tensor,
     log_row: Tensor,
@@ -219,7 +213,7 @@ def _backward_of_windows(
     dq = q.new_zeros(q.shape)
     spans = split_range(2 * S, smallest=max(1, _FEWEST_NUMBERS * 2 * S // (4 * d_best.numel() * Dk + 1)))
     own_keys, own_D = (t.view(2 * S, H * n, Dk // 2) for t in (keys, D))
-    kept = (windows, s, i, place, q, d_best.view(-1, H, topk))
+    kept = (windows, g, i, place, q, d_best.view(-1, H, topk))
     run_spans(
         loops.walk_back,
         spans,
@@ -241,7 +235,7 @@ def _(
     q: Tensor,
     moved: Tensor,
     place: Tensor,
-    s: Tensor,
+    g: Tensor,
     i: Tensor,
     log_cell: Tensor,
     log_row: Tensor,
@@ -258,9 +252,9 @@ def _(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, _, _, ctx.plan, ctx.topk, ctx.score, ctx.step_size, _ = inputs
-    best, cell, moved, *kept = output
+    best, cell, moved, squares, *kept = output
     ctx.rows = best.shape
-    ctx.mark_non_differentiable(cell, *kept)
+    ctx.mark_non_differentiable(cell, squares, *kept)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, moved, *kept)
 

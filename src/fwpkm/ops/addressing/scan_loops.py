@@ -2,6 +2,8 @@
 
 What is kept per window lies window behind window in flat arrays: [S, 2, H, M, k] each. An *item* is one half of one
 stream's sub-keys: 2 S of them, which have nothing to do with each other. A *cell* is a sub-key of a head: h * n + id.
+The *strength* of a sub-key for a query is what its softmax is proportional to, e to the power of its score: for "idw"
+1 / (|q - K|^2 + eps), which is also half of what the score's gradient is made of, so nothing but it is kept.
 """
 
 import math
@@ -9,8 +11,8 @@ from typing import no_type_check
 
 import numpy as np
 
-from fwpkm.ops.addressing.constants import ENTROPY_EPS
-from fwpkm.ops.addressing.loops import best_pairs, new_room, score_half
+from fwpkm.ops.addressing.constants import ENTROPY_EPS, IDW_EPS
+from fwpkm.ops.addressing.loops import best_pairs, new_room, top
 from fwpkm.ops.jit import jit
 from fwpkm.ops.rows import add_row, add_weighted_rows, copy_row, inner, inner_rows
 
@@ -24,22 +26,25 @@ def row_of(a, m, S, M, written):
 
 @jit
 @no_type_check
-def find_window(first, last, part, near, q, start, written, num_slots, idw, s, i, place, best, cell):
-    """Find the best sub-keys, then the best pairs of these, for the tokens from `start` on.
+def find_window(first, last, part, near, squares, q, start, written, num_slots, idw, g, i, place, best, cell):
+    """Find the best sub-keys, then the best pairs of these, for the tokens from `start` on, given  near = q . K .
 
-    Slots are numbered through all streams: stream * num_slots + slot.
+    Slots are numbered through all streams: stream * num_slots + slot. squares: |K|^2 [S * 2, H * n]. g: strengths.
     """
     S, _, H, M, n = near.shape
-    k, d = s.shape[-1], q.shape[-1] // 2
+    k, d = g.shape[-1], q.shape[-1] // 2
     pair, room = np.empty(k, dtype=np.int64), new_room(near, n, k)
-    ids = np.empty((2, k), dtype=np.int64)
+    ids, s = np.empty((2, k), dtype=np.int64), np.empty((2, k), dtype=near.dtype)
     for token in range(first, last):
         a, h, m = token // (H * M), token // M % H, token % M
         for half in range(2):
-            query = q[a, start + m, h][half * d : half * d + d]
-            score_half(near[a, half, h, m], inner(query, query), idw, s[a, half, h, m], ids[half], room)
+            query, row_near = q[a, start + m, h][half * d : half * d + d], near[a, half, h, m]
+            if idw:
+                rank(row_near, squares[2 * a + half][h * n : h * n + n])
+            top(row_near, s[half], ids[half], room)
+            weigh(s[half], inner(query, query), idw, g[a, half, h, m])
         row = row_of(a, m, S, M, written)
-        best_pairs(s[a, 0, h, m], s[a, 1, h, m], best[row, h], pair)
+        best_pairs(s[0], s[1], best[row, h], pair)
         for j in range(k):
             own, other = pair[j] // k, pair[j] % k
             place[a, 0, h, m, j] = own
@@ -51,19 +56,43 @@ def find_window(first, last, part, near, q, start, written, num_slots, idw, s, i
 
 @jit
 @no_type_check
-def pool_half(s, i, steps, P, p):
+def rank(near, squares):
+    """near = 2 near - |K|^2 ."""
+    two = near.dtype.type(2)
+    for c in range(near.shape[0]):
+        near[c] = two * near[c] - squares[c]
+
+
+@jit
+@no_type_check
+def weigh(values, square, idw, g):
+    """Make the best ranks scores, best first, and give their strengths; |q|^2 is given."""
+    one, eps = g.dtype.type(1), g.dtype.type(IDW_EPS)
+    for j in range(values.shape[0]):
+        if idw:
+            distance = square - values[j]
+            if distance < 0:
+                distance = g.dtype.type(0)
+            values[j] = -math.log(distance + eps)
+            g[j] = one / (distance + eps)
+        else:
+            g[j] = math.exp(values[j] - values[0])
+
+
+@jit
+@no_type_check
+def pool_half(g, i, steps, P, p):
     """Take the softmax of the first tokens' kept scores [H, M, k], and its mean per sub-key, the heads together."""
-    H, _, k = s.shape
+    H, _, k = g.shape
     scale = p.dtype.type(1) / p.dtype.type(H * steps)
     p[:] = 0
     for h in range(H):
         for m in range(steps):
-            kept, share, total = s[h, m], P[h, m], p.dtype.type(0)
+            kept, share, total = g[h, m], P[h, m], p.dtype.type(0)
             for j in range(k):
-                share[j] = math.exp(kept[j] - kept[0])  # best first
-                total += share[j]
+                total += kept[j]
             for j in range(k):
-                share[j] /= total
+                share[j] = kept[j] / total
                 p[i[h, m, j]] += share[j]
     for c in range(p.shape[0]):
         p[c] *= scale
@@ -103,37 +132,37 @@ def slopes_of_entropy(p, z, slope):
 @jit
 @no_type_check
 def step_window(
-    first, last, part, window, s, i, q, start, steps, eta, idw, keys, squares, log_cell, log_row, log_end
+    first, last, part, window, g, i, q, start, steps, eta, idw, keys, squares, log_cell, log_row, log_end
 ):
     """Move the sub-keys of items [first, last) one step, in place; note what they were before.
 
     keys: [S * 2, H * n, d], squares likewise without d.
     """
-    H, k = s.shape[2], s.shape[4]
+    H, k = g.shape[2], g.shape[4]
     cells_all, d = keys.shape[1:]
     n, most = cells_all // H, min(cells_all, H * steps * k)
-    P, p = np.empty((H, steps, k), dtype=s.dtype), np.empty(n, dtype=s.dtype)
-    z, slope = np.empty(n, dtype=s.dtype), np.empty(n, dtype=s.dtype)
+    P, p = np.empty((H, steps, k), dtype=g.dtype), np.empty(n, dtype=g.dtype)
+    z, slope = np.empty(n, dtype=g.dtype), np.empty(n, dtype=g.dtype)
     number, cells = np.full(cells_all, -1), np.empty(most, dtype=np.int64)
-    pulled, weight = np.empty((most, d), dtype=s.dtype), np.empty(most, dtype=s.dtype)
-    rate, two = s.dtype.type(eta), s.dtype.type(2)
+    pulled, weight = np.empty((most, d), dtype=g.dtype), np.empty(most, dtype=g.dtype)
+    rate, two = g.dtype.type(eta), g.dtype.type(2)
     for item in range(first, last):
         a, half = item // 2, item % 2
-        own_s, own_i, K = s[a, half], i[a, half], keys[item]
-        scale = pool_half(own_s, own_i, steps, P, p)
+        own_g, own_i, K = g[a, half], i[a, half], keys[item]
+        scale = pool_half(own_g, own_i, steps, P, p)
         slopes_of_entropy(p, z, slope)
         touched = number_touched(own_i, n, steps, number, cells)
         pulled[:touched] = 0
         weight[:touched] = 0
         for h in range(H):
             for m in range(steps):
-                query, mean = q[a, start + m, h][half * d : half * d + d], s.dtype.type(0)
+                query, mean = q[a, start + m, h][half * d : half * d + d], g.dtype.type(0)
                 for j in range(k):
                     mean += P[h, m, j] * z[own_i[h, m, j]]
                 for j in range(k):
                     c = P[h, m, j] * (z[own_i[h, m, j]] - mean) * scale
                     if idw:
-                        c *= two * math.exp(own_s[h, m, j])
+                        c *= two * own_g[h, m, j]
                     r = number[h * n + own_i[h, m, j]]
                     add_row(c, query, pulled[r])
                     weight[r] += c
@@ -160,7 +189,7 @@ def walk_back(
     last,
     part,
     plan,
-    s_all,
+    g_all,
     i_all,
     place_all,
     q,
@@ -199,7 +228,7 @@ def walk_back(
             start, M, written = plan[window, 0], plan[window, 1], plan[window, 2]
             steps, row, pair = plan[window, 3], plan[window, 4], plan[window, 5]
             size = 2 * S * H * M * k
-            s = s_all[pair : pair + size].reshape((S, 2, H, M, k))[a, half]
+            g = g_all[pair : pair + size].reshape((S, 2, H, M, k))[a, half]
             i = i_all[pair : pair + size].reshape((S, 2, H, M, k))[a, half]
             place = place_all[pair : pair + size].reshape((S, 2, H, M, k))[a, half]
             for at in range(log_end[item, window], log_end[item, window + 1]):
@@ -211,9 +240,9 @@ def walk_back(
                 weight[r], by_E[r] = 0, 0
                 across[r] = inner(K[cells[r]], G[cells[r]]) if idw and steps > 0 else zero
             if steps > 0:
-                scale = pool_half(s, i, steps, P, p)
+                scale = pool_half(g, i, steps, P, p)
                 slopes_of_entropy(p, z, slope)
-                pull_of_step(s, i, q[a], start, steps, half, P, scale, rate, idw, G, number, across, b, dp)
+                pull_of_step(g, i, q[a], start, steps, half, P, scale, rate, idw, G, number, across, b, dp)
                 for own in range(n):
                     dp[own] *= slope[own]
             for h in range(H):
@@ -232,7 +261,7 @@ def walk_back(
                     for j in range(k):
                         c[j] = ds[j]
                         if idw:
-                            inverse = two * math.exp(s[h, m, j])
+                            inverse = two * g[h, m, j]
                             c[j] *= inverse
                             if m < steps:
                                 c[j] += b[h, m, j] * e[j] * inverse
@@ -262,9 +291,9 @@ def walk_back(
 
 @jit
 @no_type_check
-def pull_of_step(s, i, q, start, steps, half, P, scale, rate, idw, G, number, across, b, dp):
+def pull_of_step(g, i, q, start, steps, half, P, scale, rate, idw, G, number, across, b, dp):
     """b = E . ds/dK  with  E = - rate G ;  and the part of dL/dz that all tokens of a sub-key share, before phi'."""
-    H, _, k = s.shape
+    H, _, k = g.shape
     n, d = dp.shape[0], G.shape[1]
     dp[:] = 0
     for h in range(H):
@@ -274,7 +303,7 @@ def pull_of_step(s, i, q, start, steps, half, P, scale, rate, idw, G, number, ac
             for j in range(k):
                 out[j] = -rate * (out[j] - across[number[h * n + i[h, m, j]]])
                 if idw:
-                    out[j] *= dp.dtype.type(2) * math.exp(s[h, m, j])
+                    out[j] *= dp.dtype.type(2) * g[h, m, j]
                 mean += P[h, m, j] * out[j]
             for j in range(k):
                 dp[i[h, m, j]] += P[h, m, j] * (out[j] - mean) * scale
