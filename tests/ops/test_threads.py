@@ -15,7 +15,8 @@ from numba import types
 
 from fwpkm.ops.fork import works
 from fwpkm.ops.jit import jit
-from fwpkm.ops.threads import run_spans, split_range
+from fwpkm.ops.spans import cut_range
+from fwpkm.ops.threads import drive, run_spans, side_by_side, split_range
 
 
 @given(num_items=st.integers(0, 50), threads=st.integers(1, 5), smallest=st.integers(1, 9))
@@ -31,6 +32,7 @@ def test_spans_cover_every_item_once_and_are_of_a_size(num_items, threads, small
     sizes = [last - first for first, last in spans]
     assert max(sizes) - min(sizes) <= 1
     assert len(spans) == 1 or min(sizes) >= smallest
+    assert cut_range(num_items, threads, smallest).tolist() == [list(span) for span in spans]
 
 
 thread_number = types.ExternalFunction("fwpkm_thread", types.int32())
@@ -51,6 +53,18 @@ def divide(first, last, part, out):
     if part == 1:
         raise ZeroDivisionError("second")
     out[first:last] = 1
+
+
+def number_twice(out, log, threads):
+    spans = cut_range(out.shape[0], threads, 1)
+    failed = side_by_side(number, spans, (1.0, out, log))
+    half = out[: out.shape[0] // 2]
+    return failed | side_by_side(number, cut_range(half.shape[0], threads, 1), (10.0, half, log))
+
+
+def divide_then_number(out, log, threads):
+    failed = side_by_side(divide, cut_range(2, 2, 1), (out,))
+    return failed | side_by_side(number, cut_range(2, 2, 1), (1.0, out, log))
 
 
 @pytest.fixture
@@ -119,6 +133,32 @@ def test_an_error_in_any_span_of_a_pool_reaches_the_caller(monkeypatch):
 def test_an_error_in_any_span_of_a_team_is_said(team):
     with pytest.raises(RuntimeError, match=r"^a compiled loop raised an error on one of its threads$"):
         run_spans(divide, [(0, 1), (1, 2)], torch.zeros(2))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_driver_runs_its_loops_one_after_the_other(threads, count):
+    out, log = torch.zeros(6), np.zeros((3, 1))
+    for _ in range(2):
+        drive(number_twice, out, log, count)
+    wanted = [0.0] * 6
+    for size, scale in ((6, 2.0), (3, 20.0)):
+        for part, (first, last) in enumerate(cut_range(size, count, 1)):
+            wanted[first:last] = [x + scale * (part + 1) for x in wanted[first:last]]
+    assert out.tolist() == wanted
+    held = weakref.ref(log)
+    del log
+    assert held() is None
+
+
+def test_an_error_in_a_drivers_loop_reaches_the_caller_from_a_pool(monkeypatch):
+    monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
+    with pytest.raises(ZeroDivisionError, match="second"):
+        drive(divide_then_number, torch.zeros(2), np.zeros((2, 1)), 2)
+
+
+def test_an_error_in_a_drivers_loop_is_said_by_a_team(team):
+    with pytest.raises(RuntimeError, match=r"^a compiled loop raised an error on one of its threads$"):
+        drive(divide_then_number, torch.zeros(2), np.zeros((2, 1)), 2)
 
 
 def test_it_goes_on_after_a_fork():

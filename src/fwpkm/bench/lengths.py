@@ -276,7 +276,7 @@ def _fwpkm(context: Context) -> Reader:
 
 def _bytes_if_all_is_written(state: FwPKMState) -> int:
     rows = state.table.store.rows
-    unwritten = state.table.store.index.numel() - state.table.num_rows
+    unwritten = state.table.store.num_cells - state.table.num_rows
     return state.num_bytes + unwritten * rows.shape[1] * rows.element_size()
 
 

@@ -118,7 +118,7 @@ def _table(inspection: Inspection, reading: int, layer: int) -> dict[str, Any] |
     if state is None:
         return None
     assert state.table.journal is not None, "a recording keeps one"
-    num_slots, length = state.table.store.index.shape[1], inspection.recording.num_tokens
+    num_slots, length = state.table.store.num_slots, inspection.recording.num_tokens
     writers = find_writers(state.table.journal, num_slots)
     slots, counts = writers.slot.unique_consecutive(return_counts=True)
     census = take_census(

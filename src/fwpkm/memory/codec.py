@@ -52,7 +52,7 @@ class Encoder:
         return float((sum(loss**2 * count for loss, count in self.losses) / max(total, 1)) ** 0.5)
 
     def _overlay(self, table: Overlay, path: str) -> dict[str, Any]:
-        cells, S, N = table.written(), *table.store.index.shape
+        cells, S, N = table.written(), *table.store.size
         rows = table.store.kept_rows(cells).detach()
         packed = PackedRows.of(rows, self.rows)
         self.losses.append((packed.loss(rows), len(rows)))

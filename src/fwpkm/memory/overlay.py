@@ -191,7 +191,7 @@ class Overlay:
 
     def dense(self) -> Float[Tensor, "S N Dv"]:
         """Spell the tables out in full."""
-        S, N = self.store.index.shape
+        S, N = self.store.size
         cells = torch.arange(S * N, device=self.store.index.device)
         return self.gather(cells).view(S, N, -1)
 
@@ -202,14 +202,14 @@ class Overlay:
     @property
     def num_rows(self) -> int:
         """Cells that were written, of all streams."""
-        return int((self.store.index >= 0).sum())
+        return int((self.store.index >= 0).sum()) if self.store.used else 0
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the written rows and of the index to them; the base is shared and does not count."""
         store = self.store
         row_bytes = store.rows.shape[1] * store.rows.element_size()
-        return self.num_rows * row_bytes + store.index.numel() * store.index.element_size()
+        return self.num_rows * row_bytes + store.num_cells * torch.int32.itemsize
 
 
 class OverlayEditor:
@@ -278,7 +278,7 @@ class OverlayEditor:
         before = self.store.locate(cells)
         self._claim(cells if written is None else cells[written])
         place = self.store.locate(cells)
-        source = torch.where(before >= 0, -1 - before, cells % self.store.index.shape[1])
+        source = torch.where(before >= 0, -1 - before, cells % self.store.num_slots)
         idle = place < 0  # read from the base, and not written
         spare = self.store.allocate(int(idle.sum()))
         place[idle] = spare

@@ -127,14 +127,14 @@ class MemoryPool:
             ids = _unchanged(before, cells, rows)
             pool.share(ids[ids >= 0])
         ids[ids < 0] = pool.put(rows[(ids < 0).to(rows.device)])
-        small = torch.int32 if table.store.index.numel() < 2**31 else torch.int64
+        small = torch.int32 if table.store.num_cells < 2**31 else torch.int64
         return _Table(rows=pool, cells=cells.to(small), ids=ids.to(torch.int32))
 
     def _stand_in(self, table: Overlay) -> Overlay:
         """Return an empty table for a parked state; all of one shape and base share it."""
         store = table.store
         key = (
-            tuple(store.index.shape),
+            store.size,
             store.rows.shape[1],
             store.rows.dtype,
             store.dtype,

@@ -21,7 +21,7 @@ from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import Window, plan_windows
 from fwpkm.ops.core.weights import read_weights
 from fwpkm.ops.memory_scan import memory_scan
-from fwpkm.ops.slots import number_cells, read_counts, window_counts
+from fwpkm.ops.slots import mark_rows, number_cells, read_counts, window_counts
 
 _PAIRS_AT_ONCE = 1 << 14
 """Reads that are carried out together, so that what they need stays in the cache. Changes speed alone."""
@@ -42,8 +42,9 @@ def scan_with_graph(
     B = x.q.shape[0]
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
     w = read_weights(scores, options.weights, temperature)
-    own = w.index_select(0, leading_places(tuple(reads), tuple(writes), w.device))
-    ids, rows = number_cells(cells, weights.table.store.index.numel())
+    writing = leading_places(tuple(reads), tuple(writes), w.device)
+    own = w.index_select(0, writing)
+    ids, rows = number_cells(cells, weights.table.store.num_cells)
     scale = _scales(x, rows, windows, options, ids.shape[0], w.dtype)
     step = _write_weights(x, windows, options, own, scale)
     fresh = weights.table.untouched_base
@@ -59,7 +60,7 @@ def scan_with_graph(
         aims=written_places(windows, B, x.num_tokens, options.lookahead, w.device),
         answers=answer_places(windows, B, w.device),
     )
-    written = _written_rows(rows, reads, writes, ids.shape[0])
+    written = mark_rows(rows, writing, ids.shape[0])
     new = replace(moved, table=weights.table.put(ids, table, written))
     return answer.view(B, -1, answer.shape[1]), new
 
@@ -115,7 +116,7 @@ def _scan_window(
     m = B * win.num_written
     rest = editor.store.read(w[m:], cells[m:])
     if m:
-        own, num_cells = w[:m], editor.store.index.numel()
+        own, num_cells = w[:m], editor.store.num_cells
         ids, number = number_cells(cells[:m], num_cells)
         # What R counts are mostly the written tokens' reads; if not, all of the window's are numbered too.
         counts_others = options.border == "dropped" or options.write_rule == "release"
@@ -136,15 +137,16 @@ def _scan_group(
     editor: OverlayEditor,
 ) -> tuple[Tensor, FastWeights]:
     """Do the same for several windows at once."""
-    B, num_cells = x.q.shape[0], editor.store.index.numel()
+    B, num_cells = x.q.shape[0], editor.store.num_cells
     scores, cells, moved = address_at_once(x, weights, windows, options)
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
     w = read_weights(scores, options.weights, temperature)
-    own = w.index_select(0, leading_places(tuple(reads), tuple(writes), w.device))
+    writing = leading_places(tuple(reads), tuple(writes), w.device)
+    own = w.index_select(0, writing)
     ids, rows = number_cells(cells, num_cells)
     scale = _scales(x, rows, windows, options, ids.shape[0], w.dtype)
     step = _write_weights(x, windows, options, own, scale)
-    written = _written_rows(rows, reads, writes, ids.shape[0])
+    written = mark_rows(rows, writing, ids.shape[0])
     if editor.result.journal is not None and writes[0]:
         target = _of_written(x.v, windows, options.lookahead)
         editor.note(own, *number_cells(cells[: writes[0]], num_cells), step, target)
@@ -277,8 +279,3 @@ def _counted(rows: Tensor, win: Window, options: CoreOptions, B: int) -> Tensor:
     if options.write_rule == "release":
         return _first_answers(rows, win, B)
     return rows[: B * win.num_written]
-
-
-def _written_rows(rows: Tensor, reads: Sequence[int], writes: Sequence[int], num_rows: int) -> Tensor:
-    own = rows.index_select(0, leading_places(tuple(reads), tuple(writes), rows.device))
-    return rows.new_zeros(num_rows, dtype=torch.bool).index_fill(0, own.flatten(), True)

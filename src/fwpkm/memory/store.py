@@ -52,7 +52,7 @@ class RowStore:
         self,
         *,
         base: Tensor | RemoteTable | None,
-        index: Tensor,
+        index: Int[Tensor, "S N"] | tuple[int, int],
         rows: Tensor,
         used: int,
         dtype: torch.dtype,
@@ -61,8 +61,9 @@ class RowStore:
     ) -> None:
         self.base = base
         """Shared table [N, Dv], here or elsewhere; None stands for zeros."""
-        self.index = index
-        """Row of each cell, int32 [S, N]; -1 where the base still holds."""
+        self._index = None if isinstance(index, tuple) else index
+        self.size: tuple[int, ...] = tuple(index) if isinstance(index, tuple) else tuple(index.shape)
+        """Streams and slots, (S, N)."""
         self.rows = rows
         """Rows [capacity, Dv], of which the first `used` may be in use; they may be narrower than `dtype`."""
         self.used = used
@@ -74,10 +75,28 @@ class RowStore:
         """Whether a trained base table gets sparse gradients."""
         self.older: list[Older] = []
         """Older versions that find their rows here, the oldest first."""
-        self.free: Tensor = torch.zeros(0, dtype=torch.int64, device=index.device)
+        self.free: Tensor = torch.zeros(0, dtype=torch.int64, device=rows.device)
         """Rows among those used that no version has any more."""
         self._edit = 0
         self._made_in: Tensor | None = None
+
+    @property
+    def index(self) -> Int[Tensor, "S N"]:
+        """Row of each cell, int32; -1 where the base still holds. Made when somebody looks: training seldom does."""
+        if self._index is None:
+            with torch.inference_mode(False):
+                self._index = torch.full(self.size, -1, dtype=torch.int32, device=self.rows.device)
+        return self._index
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of a stream, N."""
+        return self.size[1]
+
+    @property
+    def num_cells(self) -> int:
+        """Slots of all streams."""
+        return self.size[0] * self.size[1]
 
     @property
     def editable(self) -> bool:
@@ -100,18 +119,17 @@ class RowStore:
 
         Rows get the width, dtype and device of `like` [*, Dv]; they are kept in `row_dtype`, if that is another.
         """
-        index = torch.full((num_streams, num_slots), -1, dtype=torch.int32, device=like.device)
-        rows = like.new_empty(0, like.shape[-1], dtype=row_dtype)
-        return cls(base=base, index=index, rows=rows, used=0, dtype=like.dtype, sparse_grad=sparse_grad)
+        rows, size = like.new_empty(0, like.shape[-1], dtype=row_dtype), (num_streams, num_slots)
+        return cls(base=base, index=size, rows=rows, used=0, dtype=like.dtype, sparse_grad=sparse_grad)
 
     def emptied(self) -> "RowStore":
         """Return the same tables with nothing written."""
-        return self.replaced(torch.full_like(self.index, -1), self.rows[:0].clone())
+        return self.replaced((self.size[0], self.size[1]), self.rows[:0].clone())
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.copy().__dict__, "borrowed": self.borrowed}
 
-    def replaced(self, index: Tensor, rows: Tensor) -> "RowStore":
+    def replaced(self, index: Tensor | tuple[int, int], rows: Tensor) -> "RowStore":
         """Return other contents over the same base; rows that have a graph are never edited in place."""
         return RowStore(
             base=self.base,
@@ -142,6 +160,8 @@ class RowStore:
         """Return storage of its own with the same contents and no spare room."""
         if self.older or self.free.numel():
             return self.compacted()
+        if not self.used:
+            return self.emptied()
         return self.replaced(self.index.clone(), self.rows[: self.used].clone())
 
     def split(self, index: Int[Tensor, "S N"], version: "Overlay") -> "RowStore":
@@ -182,8 +202,8 @@ class RowStore:
         if self.base is None:
             return self.rows.new_zeros(cells.shape[0], self.rows.shape[1], dtype=self.dtype)
         if isinstance(self.base, RemoteTable):
-            return self.base.repeated_rows(cells % self.index.shape[1]).to(self.dtype)
-        return F.embedding(cells % self.index.shape[1], self.base, sparse=self.sparse_grad).to(self.dtype)
+            return self.base.repeated_rows(cells % self.num_slots).to(self.dtype)
+        return F.embedding(cells % self.num_slots, self.base, sparse=self.sparse_grad).to(self.dtype)
 
     def gather(self, cells: Int[Tensor, " P"]) -> Float[Tensor, "P Dv"]:
         """Copy the present contents of `cells`, differentiable in rows and base."""
@@ -226,7 +246,7 @@ class RowStore:
     def _read_base(self, w: Tensor, cells: Tensor) -> Tensor:
         if self.base is None:
             return self.rows.new_zeros(w.shape[0], self.rows.shape[1])
-        slots = cells % self.index.shape[1]
+        slots = cells % self.num_slots
         if isinstance(self.base, RemoteTable):
             distinct, place = slots.unique(return_inverse=True)
             return gathered_sum(w, place, self.base.rows(distinct))
@@ -274,7 +294,7 @@ class RowStore:
         size, made = max(1, self.rows.shape[0]), self._made_in
         if made is None or made.shape[0] < size:
             with torch.inference_mode(False):
-                new = torch.zeros(size, dtype=torch.int32, device=self.index.device)
+                new = torch.zeros(size, dtype=torch.int32, device=self.rows.device)
                 if made is not None:
                     new[: made.shape[0]] = made
             self._made_in = made = new
@@ -299,7 +319,7 @@ class RowStore:
         if num_rows <= capacity:
             return
         # Older versions keep rows of their own, so there can be more rows than cells.
-        most = self.index.numel() + max(self.index.numel() // 8, 2 * (num_rows - self.index.numel()))
+        most = self.num_cells + max(self.num_cells // 8, 2 * (num_rows - self.num_cells))
         room = max(num_rows, min(self._growth * capacity, most))
         if self._growth * room > most:
             room = most  # the next step would be the last: take it now

@@ -42,7 +42,7 @@ class Put:
             new = self._written()
             new.borrowed |= self.detached  # the graph that was cut off still needs these rows
             wasteful = self.detached and 2 * int((new.index >= 0).sum()) < new.used
-            return new.compacted() if wasteful or new.used > new.index.numel() else new
+            return new.compacted() if wasteful or new.used > new.num_cells else new
 
     def _written(self) -> RowStore:
         old, rows = self.old, self.rows.to(self.old.rows.dtype)

@@ -68,6 +68,14 @@ def forked(kernel: Any) -> Callable[..., None]:
     return jit(entry)
 
 
+@cache
+def compiled(driver: Callable[..., Any]) -> Any:
+    """Compile a function whose global `side_by_side` is to run loops on the team; kept on disk beside it."""
+    own = FunctionType(driver.__code__, {**driver.__globals__, "side_by_side": _fork})
+    own.__qualname__ = f"{driver.__qualname__}_forked"
+    return jit(own)
+
+
 kernel: Any
 fork: Any
 """What `_entry` calls: `forked` gives each copy of it a kernel."""
@@ -128,7 +136,10 @@ def _uncounted(context, builder, kind, value):
 @no_type_check
 def _task(context, module, member, signature, shared_type):
     """Write the function that each thread of a team runs, for what they share: spans, arguments, and an error mark."""
-    task = ir.Function(module, ir.FunctionType(ir.VoidType(), [_BYTES]), name=f"{member.llvm_func_name}.task")
+    name = f"{member.llvm_func_name}.task"
+    if name in module.globals:  # a driver may run a loop twice
+        return module.globals[name]
+    task = ir.Function(module, ir.FunctionType(ir.VoidType(), [_BYTES]), name=name)
     task.linkage = "internal"
     builder = ir.IRBuilder(task.append_basic_block())
     shared = builder.bitcast(task.args[0], shared_type)

@@ -46,6 +46,33 @@ def run_spans(kernel: Callable[..., object], spans: Sequence[Span], *args: Any) 
             call.result()
 
 
+def drive(driver: Callable[..., int], *args: Any) -> None:
+    """Call a function that runs several compiled loops by `side_by_side`; compiled itself where that can be.
+
+    Args:
+        driver: Written so that numba can compile it; uses no other function of Python's but compiled loops. Returns
+            what `side_by_side` returned, all of it or'ed together.
+        args: Handed to it; tensors go in as arrays.
+    """
+    arrays = [array_of(x) if isinstance(x, Tensor) else x for x in args]
+    if _has_team(os.getpid()):
+        from fwpkm.ops.fork import compiled
+
+        driver = compiled(driver)
+    if driver(*arrays):
+        raise RuntimeError("a compiled loop raised an error on one of its threads")
+
+
+def side_by_side(kernel: Callable[..., object], spans: np.ndarray, args: tuple[Any, ...]) -> int:
+    """Call kernel(first, last, part, *args) for all spans [P, 2] side by side; for functions that `drive` calls.
+
+    Returns:
+        Zero. A compiled function has another `side_by_side`, which returns something else if a call raised an error.
+    """
+    run_spans(kernel, [(first, last) for first, last in spans.tolist()], *args)
+    return 0
+
+
 def array_of(x: Tensor) -> np.ndarray:
     """Return a contiguous array of a CPU tensor's numbers; it shares memory where the tensor is contiguous.
 

@@ -42,7 +42,9 @@ def with_gradients(fn, q, keys, windows, **how):
     q, keys = q.detach().clone().requires_grad_(), keys.detach().clone().requires_grad_()
     scores, cells, moved, *squares = fn(q, keys, windows, **how)
     for given_squares in squares:
-        torch.testing.assert_close(given_squares, key_squares(moved.detach(), how["score"]), check_stride=False)
+        torch.testing.assert_close(
+            given_squares, key_squares(moved.detach(), how["score"]), check_stride=False
+        )
     loss = scores.softmax(-1).square().sum() + scores.mean() + moved.sin().sum()
     dq, dkeys = torch.autograd.grad(loss, (q, keys))
     return cells, {"scores": scores.detach(), "moved": moved.detach(), "dq": dq, "dkeys": dkeys}
@@ -83,7 +85,10 @@ def test_all_windows_at_once_equal_one_after_the_other(seed, S, H, n, half, scor
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_threads_change_nothing(threads):
+@pytest.mark.parametrize("team", [True, False])
+def test_threads_change_nothing(threads, team, monkeypatch):
+    if not team:
+        monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
     q, keys = make_streams(1, S=3, T=200, H=2, n=33, half=24, dtype=torch.float32)
     windows = [(start, start + 65, 64, 64) for start in (0, 64, 128)]
     how = {"topk": 8, "score": "idw", "step_size": 1.0}

@@ -63,10 +63,12 @@ def test_it_reads_and_writes_as_on_a_table_and_touches_nothing_else(seed, chunks
     assert base is None or torch.equal(base, base_before)
 
 
-def test_many_tokens_are_shared_out_among_threads():
+@pytest.mark.parametrize("team", [True, False])
+def test_many_tokens_are_shared_out_among_threads(team, monkeypatch):
+    if not team:
+        monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
     x = make_scan_inputs(0, reads=[700, 650], writes=[600, 650], num_rows=3000, pairs=8, width=64)
-    storage, place, source, base = torch.randn(9000, 64).double(), None, None, None
-    base, source = x.table.clone(), torch.arange(3000)
+    storage, base, source = torch.randn(9000, 64).double(), x.table.clone(), torch.arange(3000)
     source[::3] = -1 - torch.arange(1000)
     storage[:1000] = x.table[::3]
     place = 4000 + torch.randperm(3000)

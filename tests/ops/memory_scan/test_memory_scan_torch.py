@@ -139,6 +139,21 @@ def test_aims_and_answers_equal_choosing_before_and_after(seed, chosen_rows, ask
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize("team", [True, False])
+def test_threads_change_nothing_but_roundings(team, monkeypatch):
+    if not team:
+        monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
+    x = make_scan_inputs(0, reads=[400, 0, 350], writes=[300, 0, 350], num_rows=2000, pairs=8, width=64)
+    expected, threads = with_gradients(memory_scan_naive, x), torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        got = with_gradients(memory_scan, x)
+    finally:
+        torch.set_num_threads(threads)
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+
+
 @pytest.mark.parametrize("places", [{"aims": [0, 5]}, {"answers": [3]}, {"aims": [-1, 0]}])
 def test_places_that_are_not_there_are_refused(places):
     x = make_scan_inputs(0, reads=[3], writes=[2])

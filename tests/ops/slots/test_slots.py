@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fwpkm.ops.slots import number_cells, read_counts, window_counts
+from fwpkm.ops.slots import mark_rows, number_cells, read_counts, window_counts
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 cells_of_tokens = st.integers(1, 4).flatmap(
@@ -49,3 +49,14 @@ def test_no_tokens_have_no_cells():
     ids, rows = number_cells(torch.empty(0, 3, dtype=torch.int64), 10)
     assert ids.shape == (0,)
     assert rows.shape == (0, 3)
+
+
+@given(seed=st.integers(0, 10**6), num_rows=st.integers(1, 9), count=st.integers(0, 6))
+def test_rows_that_the_tokens_read_are_marked_and_no_others(seed, num_rows, count):
+    draw = torch.Generator().manual_seed(seed)
+    rows, tokens = (
+        torch.randint(num_rows, (6, 2), generator=draw),
+        torch.randperm(6, generator=draw)[:count],
+    )
+    read = set(rows[tokens].flatten().tolist())
+    assert mark_rows(rows, tokens, num_rows).tolist() == [row in read for row in range(num_rows)]

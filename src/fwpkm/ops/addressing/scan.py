@@ -110,8 +110,8 @@ def _address_windows(
     """Return scores, cells, moved keys and their squares; then what the backward needs, all flat: the slots' places
     among the halves' best, strengths and ids of sub-keys, and, if it `learns`, a log of the steps: cells, their old
     contents, and where each window's end."""
-    from fwpkm.ops.addressing import scan_loops as loops
-    from fwpkm.ops.threads import array_of, run_spans, split_range
+    from fwpkm.ops.addressing.scan_window import find_and_step
+    from fwpkm.ops.threads import array_of, drive
 
     windows = np.array(plan, dtype=np.int64).reshape(-1, 6)
     (S, _, H, Dk), n, k = q.shape, keys.shape[-2], topk
@@ -126,20 +126,17 @@ def _address_windows(
     halves, slots = (tuple(array_of(t) for t in kept) for kept in ((g, i, place), (best, cell)))
     asked, log = array_of(q), tuple(array_of(t) for t in (log_cell, log_row, log_end))
     near = q.new_empty(S * 2 * H * int(windows[:, _TOKENS].max(initial=0)) * n)
+    turned, idw = moved.flatten(0, 2).transpose(1, 2), score == "idw"
+    few_tokens = max(1, _FEWEST_NUMBERS // (2 * _SIFTING * n))
     for number, (first, M, written, steps, row, pair) in enumerate(windows.tolist()):
         scores = near[: S * 2 * H * M * n].view(S * 2 * H, M, n)
-        torch.bmm(x[:, first : first + M], moved.flatten(0, 2).transpose(1, 2), out=scores)
-        own_g, own_i, own_place = (t[pair : pair + 2 * S * H * M * k].reshape(S, 2, H, M, k) for t in halves)
-        spans = split_range(S * H * M, smallest=max(1, _FEWEST_NUMBERS // (2 * _SIFTING * n)))
-        given = (scores.view(S, 2, H, M, n), own[1], asked, first, written, n * n, score == "idw")
+        torch.bmm(x[:, first : first + M], turned, out=scores)
+        own_halves = (t[pair : pair + 2 * S * H * M * k].reshape(S, 2, H, M, k) for t in halves)
         to = (t[row : row + S * M] for t in slots)
-        run_spans(loops.find_window, spans, *given, own_g, own_i, own_place, *to)
-        if steps:
-            spans = split_range(2 * S, smallest=max(1, _FEWEST_NUMBERS // (_STEPPING * H * steps * k * Dk)))
-            how = (number, own_g, own_i, asked, first, steps, step_size, score == "idw")
-            run_spans(loops.step_window, spans, *how, *own, *log)
-        else:
-            log_end[:, number + 1] = log_end[:, number]
+        given = (scores.view(S, 2, H, M, n), asked, first, written, n * n, idw, *own_halves, *to)
+        few_items = max(1, _FEWEST_NUMBERS // max(1, _STEPPING * H * steps * k * Dk))
+        step = (number, steps, step_size, *own, *log, torch.get_num_threads(), few_tokens, few_items)
+        drive(find_and_step, *given, *step)
     return best.flatten(1), cell.flatten(1), moved, squares_moved, place, g, i, log_cell, log_row, log_end
 
 

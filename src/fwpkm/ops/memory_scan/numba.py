@@ -1,14 +1,13 @@
 """The memory scan as compiled CPU loops, the tokens of each chunk shared out among the threads."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fwpkm.ops.memory_scan import loops
-from fwpkm.ops.threads import Span, array_of, run_spans, split_range
+from fwpkm.ops.memory_scan.chunks import scan_chunks, scan_chunks_back
+from fwpkm.ops.threads import array_of, drive
 
 _FEWEST_NUMBERS = 1 << 16
 """Numbers of the table that are worth a thread."""
@@ -45,25 +44,13 @@ def scan_(
     else:
         answer = table.new_empty(answers.shape[0], table.shape[1])
         places = _places(answers, rows.shape[0])
-    V, row, out, w_all, a_all, targets = (array_of(x) for x in (table, rows, v_hat, w, write_w, target))
+    V, row = array_of(table), array_of(rows)
     to = np.arange(len(V)) if place is None else array_of(place)
     check_places("rows", rows, "R", len(to))
-    asked, aim = array_of(answer), _aims(aims, target, sum(writes))
     source, of_row = (V, to[:0]) if base is None or ids is None else (array_of(base), array_of(ids))
-    seen = np.full(len(to), True) if base is None else of_row == -1 - to
-    fresh = np.zeros((max(reads, default=0), row.shape[1]), dtype=np.bool_)
-    for chunk in _chunks((len(to), V.shape[1]), row, reads, writes):
-        r, t = chunk.read, chunk.written
-        if base is not None:
-            loops.fetch_shared(V, to, source, of_row, row[r], seen, *chunk.groups, chunk.num_shared)
-            loops.note_seen(row[r], chunk.alone, seen, fresh)
-        from_to = (V, to, source, of_row, row[r])
-        args = (w_all[r], a_all[t], targets, aim[t], chunk.alone, fresh, out[r], places[r], asked)
-        run_spans(loops.read_and_write, chunk.tokens, *from_to, *args)
-        given = (V, to, row[r], V.dtype.type(1), a_all[t], out[r], targets, aim[t])
-        run_spans(loops.write_shared, chunk.shared, *given, *chunk.groups)
-    if base is not None:
-        loops.fetch_rows(V, to, source, of_row, ~seen)
+    aim, counts = _aims(aims, target, sum(writes)), _counts(reads, writes)
+    given = (V, to, base is not None, source, of_row, row, w, write_w, target, aim, *counts, places)
+    drive(scan_chunks, *given, v_hat, answer, *_sharing(row.shape[1], V.shape[1]))
     return v_hat, answer
 
 
@@ -103,78 +90,23 @@ def scan_back(
     """
     dw, d_write = torch.zeros_like(w), torch.zeros_like(write_w)
     d_target = torch.empty_like(target)
-    final, back, grad, row, w_all, a_all = (array_of(x) for x in (table, V, G, rows, w, write_w))
-    got, d_got, d_w, d_a, d_aim = (array_of(x) for x in (v_hat, d_answer, dw, d_write, d_target))
-    targets, places, aim = array_of(target), _places(answers, len(row)), _aims(aims, target, sum(writes))
-    no_aim = np.ones(len(d_aim), dtype=np.bool_)
+    aim = _aims(aims, target, sum(writes))
+    no_aim = np.ones(d_target.shape[0], dtype=np.bool_)
     no_aim[aim] = False
-    d_aim[no_aim] = 0
-    most, J = max(reads, default=0), row.shape[1]
-    d_read = np.empty((most, final.shape[1]), dtype=final.dtype)
-    later, earlier = (np.empty((most, J), dtype=np.bool_) for _ in range(2))
-    first_chunk, last_chunk = np.full(len(final), len(reads)), np.full(len(final), -1)
-    loops.note_chunks(row, np.array(reads, dtype=np.int64), first_chunk, last_chunk)
-    to = np.arange(len(final))
-    for chunk in _chunks(final.shape, row, reads, writes, backwards=True):
-        r, t = chunk.read, chunk.written
-        loops.look_around(row[r], chunk.number, first_chunk, last_chunk, later, earlier)
-        loops.bring_shared(final, back, grad, row[r], later, has_gradient, *chunk.groups, chunk.num_shared)
-        written = (a_all[t], got[r], targets, aim[t])
-        minus = final.dtype.type(-1)
-        run_spans(loops.write_shared, chunk.shared, back, to, row[r], minus, *written, *chunk.groups)
-        given = (final, back, grad, row[r], w_all[r], *written, d_got, places[r], chunk.alone)
-        flags = (later, earlier, has_gradient, wants_gradient)
-        run_spans(loops.walk_back, chunk.tokens, *given, *flags, d_w[r], d_a[t], d_aim, d_read)
-        run_spans(loops.add_shared, chunk.shared, grad, row[r], w_all[r], d_read, *chunk.groups)
+    array_of(d_target)[no_aim] = 0
+    given = (table, V, G, rows, w, write_w, target, aim, *_counts(reads, writes))
+    how = (_places(answers, rows.shape[0]), v_hat, d_answer, has_gradient, wants_gradient)
+    drive(scan_chunks_back, *given, *how, dw, d_write, d_target, *_sharing(rows.shape[1], table.shape[1]))
     return dw, d_write, d_target
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chunk:
-    """Where one chunk's tokens lie, and which of their pairs share a row."""
-
-    number: int
-    read: slice
-    written: slice
-    alone: np.ndarray
-    groups: tuple[np.ndarray, np.ndarray]
-    num_shared: int
-    tokens: list[Span]
-    shared: list[Span]
+def _counts(reads: Sequence[int], writes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(reads, dtype=np.int64), np.array(writes, dtype=np.int64)
 
 
-def _chunks(
-    table_size: tuple[int, ...],
-    rows: np.ndarray,
-    reads: Sequence[int],
-    writes: Sequence[int],
-    *,
-    backwards: bool = False,
-) -> Iterator[_Chunk]:
-    """Go through the chunks that have tokens. What is yielded is valid until the next one."""
-    (num_rows, width), most, J = table_size, max(reads, default=0), rows.shape[1]
-    count, alone = np.zeros(num_rows, dtype=np.int64), np.empty((most, J), dtype=np.bool_)
-    order, start = np.empty(most * J, dtype=np.int64), np.empty(most * J + 1, dtype=np.int64)
-    ends = zip(np.cumsum(reads).tolist(), np.cumsum(writes).tolist(), reads, writes, strict=True)
-    fewest = max(1, _FEWEST_NUMBERS // max(1, J * width))
-    for number, (r, t, num_reads, num_writes) in sorted(enumerate(ends), reverse=backwards):
-        if not num_reads:
-            continue
-        read = slice(r - num_reads, r)
-        num_shared = loops.find_shared(rows[read], count, alone, order, start)
-        # A shared row has two pairs or more, a hot one as many as there are tokens.
-        a_thread = -(-fewest * J * num_shared // max(1, int(start[num_shared])))
-        shared = split_range(num_shared, smallest=a_thread) if num_shared else []
-        yield _Chunk(
-            number=number,
-            read=read,
-            written=slice(t - num_writes, t),
-            alone=alone,
-            groups=(order, start),
-            num_shared=num_shared,
-            tokens=split_range(num_reads, smallest=fewest),
-            shared=shared,
-        )
+def _sharing(pairs: int, width: int) -> tuple[int, int]:
+    """Return how many threads there are, and how many tokens are worth one."""
+    return torch.get_num_threads(), max(1, _FEWEST_NUMBERS // max(1, pairs * width))
 
 
 def _places(answers: Tensor | None, num_tokens: int) -> np.ndarray:

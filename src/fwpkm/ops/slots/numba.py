@@ -32,6 +32,22 @@ def window_counts(
     return out
 
 
+def mark_rows(rows: Tensor, tokens: Tensor, num_rows: int) -> Tensor:
+    """Go through the tokens' reads."""
+    marked = torch.zeros(num_rows, dtype=torch.bool)
+    _mark(array_of(rows), array_of(tokens), marked.numpy())
+    return marked
+
+
+@jit
+@no_type_check
+def _mark(rows, tokens, marked):
+    """Do it for one token after the other."""
+    for t in range(tokens.shape[0]):
+        for j in range(rows.shape[1]):
+            marked[rows[tokens[t], j]] = True
+
+
 @jit
 @no_type_check
 def _count(rows, tokens, count, out):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fwpkm.ops.backend import runs_compiled_integers
@@ -57,3 +57,15 @@ def window_counts(
         return compiled(rows, reads, writes, counted, num_rows)
     parts = zip(rows.split(list(reads)), writes, counted, strict=True)
     return torch.cat([read_counts(part[:m], part[:n], num_rows) for part, m, n in parts])
+
+
+def mark_rows(
+    rows: Int[Tensor, "Tr J"], tokens: Int[Tensor, " Tw"], num_rows: int
+) -> Bool[Tensor, " {num_rows}"]:
+    """Return which rows some of `tokens` reads; all are below `num_rows`."""
+    if not torch.compiler.is_compiling() and runs_compiled_integers(rows):
+        from fwpkm.ops.slots.numba import mark_rows as compiled
+
+        return compiled(rows, tokens, num_rows)
+    own = rows.index_select(0, tokens)
+    return rows.new_zeros(num_rows, dtype=torch.bool).index_fill(0, own.flatten(), True)
