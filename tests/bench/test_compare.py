@@ -56,7 +56,8 @@ def test_rows_hold_times_with_their_spread_and_the_memorys_share_of_the_machine(
     assert 0 < rows["scan backward"]["share_of_bytes"] < 1
     assert "share_of_bytes" not in rows["attention"]
     assert rows["core"]["times_spread"] == 1.0
-    assert rows["attention"]["times_fwpkm"] == rows["attention"]["median_s"] / rows["fwpkm"]["median_s"]
+    assert rows["attention"]["times_fwpkm"] > 0
+    assert rows["attention"]["fwpkm_s"] > 0
     backends = [rows[name]["backend"] for name in ("core", "fwpkm", "fwpkm torch", "attention")]
     assert backends == ["numba", "numba", "torch", "torch"]
     # Other measurements of this process would have hidden what each needs.
@@ -70,8 +71,16 @@ def test_the_dense_form_is_set_against_the_core_and_against_the_layer(monkeypatc
     rows = {row["system"]: row for row in compare_systems(["fwpkm", "dense"], "tiny", **HOW)}
     assert rows["core dense"]["times_core"] == rows["core dense"]["median_s"] / rows["core"]["median_s"]
     assert rows["core dense"]["peak_times_core"] == 8.0
-    assert rows["dense"]["times_fwpkm"] == rows["dense"]["median_s"] / rows["fwpkm"]["median_s"]
     assert rows["dense"]["peak_times_fwpkm"] == 40.0
+
+
+def test_on_a_cpu_the_layer_is_measured_again_after_each_step_of_another(monkeypatch):
+    spent = iter([6.0, 2.0, 9.0, 2.0, 8.0, 1.0, 1.0, 4.0, 9.0, 3.0, 0.1, 5.0])
+    monkeypatch.setattr(compare, "seconds_of", lambda step, device: next(spent))
+    row = list(compare_systems(["fwpkm", "attention"], "tiny", **{**HOW, "runs": 3}))[-1]
+    assert row["times_fwpkm"] == 3.0  # of 6 / 2, 8 / 1 and 9 / 3
+    assert row["fwpkm_s"] == 2.0
+    assert row["median_s"] == 8.0
 
 
 def test_rows_in_bfloat16_say_what_was_in_which_precision():

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import fwpkm.memory.overlay as overlay_module
 from fwpkm.memory.overlay import Overlay
 from fwpkm.memory.store import RowStore
+from fwpkm.ops.memory_scan import can_move
 from fwpkm.ops.memory_scan.naive import memory_scan_naive
 from fwpkm.ops.slots import number_cells
 
@@ -143,15 +144,18 @@ def test_rows_kept_for_older_versions_never_outweigh_the_storage(seed, steps):
                 assert 2 * kept <= store.used - store.free.shape[0]
 
 
-@given(seed=st.integers(0, 10**9), steps=st.integers(1, 60))
-def test_rows_of_versions_that_nobody_keeps_are_used_again(seed, steps):
+@given(
+    seed=st.integers(0, 10**9), steps=st.integers(1, 60), write=st.sampled_from([write_chunk, write_at_once])
+)
+def test_rows_of_versions_that_nobody_keeps_are_used_again(seed, steps, write):
     torch.manual_seed(seed)
     with torch.no_grad():
         table = write_in_place(fresh(None), [draw_chunk(20)])
         for _ in range(steps):
             chunk = draw_chunk(1)
-            table = write_in_place(table, [chunk])
-            assert table.store.used <= table.num_rows + 2 * chunk[1].numel()
+            table = write_in_place(table, [chunk], write)
+            only_read = 2 * J
+            assert table.store.used <= table.num_rows + 2 * chunk[1].numel() + only_read
 
 
 def test_small_writes_to_the_newest_version_extend_its_storage_instead_of_copying_it():
@@ -284,23 +288,16 @@ def raising_at(fn, count):
     return wrapped
 
 
+@pytest.mark.parametrize("write", [write_chunk, write_at_once])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-@pytest.mark.parametrize(
-    ("where", "name"),
-    [
-        (overlay_module, "memory_scan_"),
-        (RowStore, "claim"),
-        (RowStore, "locate"),
-        (RowStore, "_reserve"),
-    ],
-    ids=lambda x: getattr(x, "__name__", x),
-)
-def test_a_write_that_breaks_off_anywhere_leaves_all_versions_as_they_were(where, name, count, monkeypatch):
+@pytest.mark.parametrize("name", ["scan", "claim", "locate", "allocate", "settle", "_reserve"])
+def test_a_write_that_breaks_off_anywhere_leaves_all_versions_as_they_were(name, count, write, monkeypatch):
     base = torch.randn(N, DV).double()
     with torch.no_grad():
         older = write_in_place(fresh(base), [draw_chunk(8, most_cells=14)])
         table = write_in_place(older, [draw_chunk(1)])
         before = older.dense(), table.dense()  # rebuilds `older`
+        where, name = (RowStore, name) if name != "scan" else (overlay_module, scan_of(write, base))
         chunks = [draw_chunk(1) for _ in range(4)]
         broke_off = False
         with monkeypatch.context() as patch:
@@ -308,7 +305,7 @@ def test_a_write_that_breaks_off_anywhere_leaves_all_versions_as_they_were(where
             try:
                 with table.editing(1) as editor:
                     for chunk in chunks:
-                        write_chunk(editor, *chunk)
+                        write(editor, *chunk)
             except Stop:
                 broke_off = True
         assert broke_off
@@ -319,6 +316,49 @@ def test_a_write_that_breaks_off_anywhere_leaves_all_versions_as_they_were(where
             expected = write_dense(expected, *chunk)
         torch.testing.assert_close(after.dense(), expected)
         assert torch.equal(table.dense(), before[1])
+
+
+def scan_of(write, base):
+    return "memory_scan_moving_" if write is write_at_once and can_move(base, base) else "memory_scan_"
+
+
+def test_an_edit_that_breaks_off_at_its_very_end_is_taken_back(monkeypatch):
+    with torch.no_grad():
+        table = write_in_place(fresh(None), [draw_chunk(20)])
+        before = table.dense()
+        with monkeypatch.context() as patch:
+            patch.setattr(overlay_module, "Older", raising_at(overlay_module.Older, 1))
+            with pytest.raises(Stop):
+                write_in_place(table, [draw_chunk(1)])
+        assert torch.equal(table.dense(), before)
+        newer = write_in_place(table, [draw_chunk(1)])
+        assert torch.equal(table.dense(), before)
+        assert not torch.equal(newer.dense(), before)
+
+
+def test_rows_that_a_long_call_moved_are_given_back_by_the_next():
+    with torch.no_grad():
+        table = write_in_place(fresh(None), [draw_chunk(200)])
+        table = write_in_place(table, [draw_chunk(10) for _ in range(40)])
+        table = write_in_place(table, [draw_chunk(1)])
+        expected = table.dense()
+        table = write_in_place(table, [chunk := draw_chunk(1)])
+        torch.testing.assert_close(table.dense(), write_dense(expected, *chunk))
+        assert table.store.rows.shape[0] <= 1.5 * S * N
+        assert table.store.used <= 1.25 * S * N
+
+
+def test_rows_of_older_versions_go_into_no_batch_and_no_training():
+    with torch.no_grad():
+        older = write_in_place(fresh(None), [draw_chunk(20)])
+        table = write_in_place(older, [draw_chunk(3)])
+        assert table.store.used > table.num_rows
+        assert Overlay.join([table, table]).store.used == 2 * table.num_rows
+        put, dense = put_some(table, table.dense())
+        torch.testing.assert_close(put.dense(), dense)
+        changed = write_in_place(put, [chunk := draw_chunk(1)])
+        torch.testing.assert_close(changed.dense(), write_dense(dense, *chunk))
+        assert set(changed.store.free.tolist()).isdisjoint(changed.store.index.flatten().tolist())
 
 
 def test_nan_in_one_stream_reaches_no_other():

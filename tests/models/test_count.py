@@ -73,7 +73,7 @@ def test_state_bytes_are_those_of_real_states(system, tokens, dtype):
         if isinstance(module.memory, FwPKM):
             table = block.memory.table
             pairs = min(64, block.memory.options.topk * max(0, tokens - block.memory.waiting.counts[0]))
-            unwritten += (pairs - table.store.used) * 12 * dtype.itemsize
+            unwritten += (pairs - table.num_rows) * 12 * dtype.itemsize
             counters += block.memory.num_bytes - _fwpkm_bytes(block.memory)
     assert unwritten >= 0
     expected = cache.num_bytes + unwritten - counters

@@ -4,13 +4,15 @@ Nothing is measured before the fast forms agree with the definition, on the very
 backend.
 """
 
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 
 from fwpkm.bench.ceilings import Ceilings
 from fwpkm.bench.core_rows import against_ceilings, core_figures, core_rows
-from fwpkm.bench.measure import is_out_of_memory, peak_device_bytes, timed
+from fwpkm.bench.measure import Timing, is_out_of_memory, peak_device_bytes, seconds_of, timed
 from fwpkm.bench.parity import ParityError, check_parity
 from fwpkm.bench.parity_rule import check_delta_rule
 from fwpkm.bench.rows import DTYPES, Row
@@ -20,6 +22,8 @@ from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.nested import unknown_name
 
 _BACKENDS = {"fwpkm": "auto", "fwpkm torch": "torch"}
+_BESIDE = 3
+"""Steps of FwPKM after each step of another system, and one more that is not measured."""
 
 
 def compare_systems(
@@ -31,7 +35,8 @@ def compare_systems(
 
     Args:
         names: Of `SYSTEMS`. Where "fwpkm" comes first, the others' rows say how many times its time and its
-            memory they take.
+            memory they take. On a CPU, which has other work too, it is measured again after each of their steps
+            ("fwpkm_s"), and the median of the ratios is what counts; on a GPU, whose memory is short, once.
         shape_name: Of `SHAPES`.
         device: Where to measure.
         dtype: Of the hidden states and projections: "float32" or "bfloat16".
@@ -52,12 +57,14 @@ def compare_systems(
     common = {"shape": shape_name, "streams": shape.streams, "tokens": shape.tokens, "dtype": dtype}
     yield from core_rows(shape, where, DTYPES[dtype], runs, ceilings, common, dense="dense" in names)
     first: Row = {}
+    beside: Callable[[], None] | None = None
     for name in names:
         if where.type == "cuda":
             torch.cuda.empty_cache()
-        row = _measure(name, shape, where, DTYPES[dtype], runs, ceilings)
-        first = row if name == "fwpkm" else first
-        yield {"what": "train", "system": name, **common, **row, **_times(row, first)}
+        row, step = _measure(name, shape, where, DTYPES[dtype], runs, ceilings, beside)
+        if name == "fwpkm":
+            first, beside = row, step if where.type == "cpu" else None
+        yield {"what": "train", "system": name, **common, **_times(row, first), **row}
 
 
 def _check(names: Sequence[str], shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
@@ -66,8 +73,15 @@ def _check(names: Sequence[str], shape: Shape, device: torch.device, dtype: torc
 
 
 def _measure(
-    name: str, shape: Shape, device: torch.device, dtype: torch.dtype, runs: int, ceilings: Ceilings
-) -> Row:
+    name: str,
+    shape: Shape,
+    device: torch.device,
+    dtype: torch.dtype,
+    runs: int,
+    ceilings: Ceilings,
+    beside: Callable[[], None] | None,
+) -> tuple[Row, Callable[[], None] | None]:
+    """Return a system's row, and its training step if it has one."""
     try:
         if name == "gdn":
             check_delta_rule(device=device, dtype=dtype)
@@ -75,18 +89,36 @@ def _measure(
         size = (shape.streams, shape.tokens, shape.config.dim)
         x = torch.randn(size, device=device, dtype=dtype, requires_grad=True)
         backend = system.name_backend(x)
-        peak = peak_device_bytes(lambda: system.train_step(x), device)
-        times = timed(lambda: system.train_step(x), runs=runs, warmup=2, device=device)
+        step = partial(system.train_step, x)
+        peak = peak_device_bytes(step, device)
+        times, shares = _in_turns(step, beside, runs, device)
     except (UnavailableError, ParityError) as error:  # the others can be measured all the same
-        return {"failed": str(error)}
+        return {"failed": str(error)}, None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return {"failed": "out of memory"}
-    row = {**core_figures(times, shape), "peak_bytes": peak, "backend": backend}
+        return {"failed": "out of memory"}, None
+    row = {**core_figures(times, shape), **shares, "peak_bytes": peak, "backend": backend}
     if system.counted and isinstance(system.module, FwPKM):
         row |= against_ceilings(system.module, times, shape, ceilings)
-    return row
+    return row, step
+
+
+def _in_turns(
+    step: Callable[[], None], beside: Callable[[], None] | None, runs: int, device: torch.device
+) -> tuple[Timing, Row]:
+    """Measure a step, and after each run of it FwPKM's: what slows the machine down for a while slows both."""
+    if beside is None:
+        return timed(step, runs=runs, warmup=2, device=device), {}
+    for _ in range(2):
+        step()
+    own, others = [], []
+    for _ in range(runs):
+        own.append(seconds_of(step, device))
+        beside()
+        others.append(statistics.median(seconds_of(beside, device) for _ in range(_BESIDE)))
+    times = statistics.median(a / b for a, b in zip(own, others, strict=True))
+    return Timing.of(own), {"times_fwpkm": times, "fwpkm_s": statistics.median(others)}
 
 
 def _times(row: Row, fwpkm: Row) -> Row:

@@ -125,21 +125,21 @@ class Overlay:
                 it is copied; otherwise this handle keeps the rows that are written elsewhere from now on.
         """
         store = self.store
-        if store.used <= num_pairs // 8 or not store.editable:
+        if store.used <= num_pairs // 8 or store.is_wasteful or not store.editable:
             yield OverlayEditor(store.copy(), self.journal)
             return
         store.begin_edit()
         editor = OverlayEditor(store, self.journal)
         try:
             yield editor
+            dropped = torch.cat((store.free[:0], *(move.dropped for move in editor.moves)))
+            store.older.append(Older(weakref.ref(self), dropped))
+            self._undo, self._newer, self._store = Undo(moves=tuple(editor.moves)), editor.result, None
         except BaseException:
             editor.roll_back()
+            store.older = [older for older in store.older if older.version() is not self]
+            self._undo, self._newer, self._store = None, None, store
             raise
-        older = Older(
-            weakref.ref(self), torch.cat((store.free[:0], *(move.dropped for move in editor.moves)))
-        )
-        self._undo, self._newer, self._store = Undo(moves=tuple(editor.moves)), editor.result, None
-        store.older.append(older)
         limit_versions(store)
 
     def detach(self) -> "Overlay":
@@ -168,7 +168,7 @@ class Overlay:
         """Return the tables of all streams of `tables`, which are over one base, one after the other."""
         for table in tables:
             table._refuse_journal("be part of a batch")
-        stores = [table.store for table in tables]
+        stores = [table.store if table.store.is_tidy else table.store.compacted() for table in tables]
         starts = torch.tensor([0] + [store.used for store in stores]).cumsum(0).tolist()
         shifted = [
             torch.where(store.index >= 0, store.index + start, -1)
@@ -206,7 +206,10 @@ class Overlay:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the written rows and of the index to them; the base is shared and does not count."""
+        """Bytes of the written rows and of the index to them; the base is shared and does not count.
+
+        The storage has room beyond that: for as many rows as one call moved, and for growth.
+        """
         store = self.store
         row_bytes = store.rows.shape[1] * store.rows.element_size()
         return self.num_rows * row_bytes + store.num_cells * torch.int32.itemsize

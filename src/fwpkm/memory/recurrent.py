@@ -33,7 +33,8 @@ class RecurrentState(State):
     keys: Float[Tensor, "S 2 H n half"]
     """Sub-keys, per stream or (S = 1) shared by the batch."""
     key_squares: Float[Tensor, "S 2 H n"]
-    """|K|^2 of every sub-key (fwpkm.ops.addressing.key_squares), so that decoding needs not add them up again."""
+    """|K|^2 of every sub-key (fwpkm.ops.addressing.key_squares), so that nobody needs to add them up again:
+    whoever replaces keys replaces them too."""
     table: Overlay
     """Tables, per stream or shared: written rows over the layer's base table."""
     waiting: Waiting

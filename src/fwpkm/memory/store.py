@@ -104,6 +104,21 @@ class RowStore:
         frozen = self.rows.is_inference() and not torch.is_inference_mode_enabled()
         return not (self.borrowed or self.rows.requires_grad or frozen)
 
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether most rows are nobody's: a long call has moved many, while its caller kept the version before."""
+        return 2 * self.free.shape[0] > self.used
+
+    @property
+    def is_tidy(self) -> bool:
+        """Whether all rows belong to cells, as far as is known."""
+        return not (self.older or self.free.shape[0])
+
+    @property
+    def ownerless(self) -> Int[Tensor, " U"]:
+        """Rows that no cell of this version has."""
+        return torch.cat((self.free, *(older.dropped for older in self.older)))
+
     @classmethod
     def empty(
         cls,
@@ -153,12 +168,12 @@ class RowStore:
             borrowed=True,
             sparse_grad=self.sparse_grad,
         )
-        new.free = torch.cat((self.free, *(version.dropped for version in self.older))).to(index.device)
+        new.free = self.ownerless.to(index.device)
         return new
 
     def copy(self) -> "RowStore":
         """Return storage of its own with the same contents and no spare room."""
-        if self.older or self.free.numel():
+        if not self.is_tidy:
             return self.compacted()
         if not self.used:
             return self.emptied()
@@ -186,11 +201,24 @@ class RowStore:
         return self._with_index(self.index)
 
     def _with_index(self, index: Int[Tensor, "S N"]) -> "RowStore":
-        """Return storage of the rows alone that `index` points to, rows of this one."""
+        """Return storage of the rows alone that `index` points to, rows of this one, in their order here if it can be.
+
+        Each cell gets a row of its own, also where several point to one.
+        """
         live = index >= 0
-        rows = self.rows.index_select(0, index[live].long())
+        old = index[live].long()
+        pointed = torch.zeros(self.used, dtype=torch.bool, device=index.device)
+        pointed[old] = True
+        kept, number = pointed.nonzero().squeeze(1), (pointed.cumsum(0) - 1)[old]
+        if kept.shape[0] < old.shape[0]:
+            kept, number = old, torch.arange(old.shape[0], device=old.device)
+        if self.rows.requires_grad:
+            rows = self.rows.index_select(0, kept)
+        else:
+            rows = large_empty((kept.shape[0], self.rows.shape[1]), self.rows)
+            torch.index_select(self.rows.detach(), 0, kept, out=rows)
         new = torch.full_like(index, -1)
-        new[live] = torch.arange(rows.shape[0], dtype=torch.int32, device=index.device)
+        new[live] = number.to(torch.int32)
         return self.replaced(new, rows)
 
     def locate(self, cells: Cells) -> Int[Tensor, "*P"]:
@@ -319,7 +347,7 @@ class RowStore:
         if num_rows <= capacity:
             return
         # Older versions keep rows of their own, so there can be more rows than cells.
-        most = self.num_cells + max(self.num_cells // 8, 2 * (num_rows - self.num_cells))
+        most = max(num_rows, self.num_cells) * 9 // 8
         room = max(num_rows, min(self._growth * capacity, most))
         if self._growth * room > most:
             room = most  # the next step would be the last: take it now

@@ -52,7 +52,9 @@ class Put:
         index = old.index.flatten().scatter_reduce(0, self.cells, place, "amax").view(old.index.shape)
         if old.used:
             rows = torch.cat((old.rows[: old.used], rows))
-        return old.replaced(index, rows)
+        new = old.replaced(index, rows)
+        new.free = old.ownerless
+        return new
 
 
 def _same(x: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """How the CPU kernels are compiled."""
 
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -34,7 +37,25 @@ def holds_bfloat16(kind: Any) -> bool:
 
 def _compile(fn: Callable[..., Any], fastmath: set[str]) -> Any:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    name = fn.__qualname__
+    fn.__qualname__ = f"{name}-{_sources()}"
     try:
         return numba.njit(cache=True, **options)(fn)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
         return numba.njit(**options)(fn)
+    finally:
+        fn.__qualname__ = name
+
+
+@cache
+def _sources() -> str:
+    """Return a hash of all files with compiled loops, for the names under which numba keeps them on disk.
+
+    Numba looks at a loop's own file alone, and would go on using what was compiled of loops in others that it calls.
+    """
+    found = sha256(numba.__version__.encode())
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        source = file.read_bytes()
+        if b"fwpkm.ops.jit" in source or file.name == "jit.py":
+            found.update(source)
+    return found.hexdigest()[:16]

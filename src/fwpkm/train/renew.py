@@ -89,7 +89,7 @@ def _fwpkm(state: FwPKMState, memory: FwPKM, fresh: Tensor) -> FwPKMState:
     store = state.table.store
     index = store.index.masked_fill(fresh[:, None], -1)
     table = Overlay(store.replaced(index, store.rows).compacted())
-    squares = key_squares(keys, state.options.score)
+    squares = key_squares(keys.detach(), state.options.score)
     return _restarted(replace(state, keys=keys, key_squares=squares, table=table), fresh)
 
 

@@ -89,6 +89,7 @@ def test_all_windows_at_once_equal_one_after_the_other(seed, S, H, n, half, scor
 def test_threads_change_nothing(threads, team, monkeypatch):
     if not team:
         monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
+    monkeypatch.setattr("fwpkm.ops.addressing.scan._FEWEST_NUMBERS", 1)
     q, keys = make_streams(1, S=3, T=200, H=2, n=33, half=24, dtype=torch.float32)
     windows = [(start, start + 65, 64, 64) for start in (0, 64, 128)]
     how = {"topk": 8, "score": "idw", "step_size": 1.0}

@@ -29,7 +29,8 @@ def row_of(a, m, S, M, written):
 def find_window(first, last, part, near, squares, q, start, written, num_slots, idw, g, i, place, best, cell):
     """Find the best sub-keys, then the best pairs of these, for the tokens from `start` on, given  near = q . K .
 
-    Slots are numbered through all streams: stream * num_slots + slot. squares: |K|^2 [S * 2, H * n]. g: strengths.
+    What is in `near` is used up. Slots are numbered through all streams: stream * num_slots + slot. squares: |K|^2
+    [S * 2, H * n]. g: strengths.
     """
     S, _, H, M, n = near.shape
     k, d = g.shape[-1], q.shape[-1] // 2
@@ -82,7 +83,7 @@ def weigh(values, square, idw, g):
 @jit
 @no_type_check
 def pool_half(g, i, steps, P, p):
-    """Take the softmax of the first tokens' kept scores [H, M, k], and its mean per sub-key, the heads together."""
+    """Take each strength's share [H, M, k] for the first tokens, and its mean per sub-key, the heads together."""
     H, _, k = g.shape
     scale = p.dtype.type(1) / p.dtype.type(H * steps)
     p[:] = 0
