@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fwpkm.bench import lengths
+from fwpkm.bench import decoding, lengths
+from fwpkm.bench.decoding import Context
 from fwpkm.bench.length_summary import find_crossovers, summarise_system
-from fwpkm.bench.lengths import Context, draw_lengths, measure_lengths
+from fwpkm.bench.lengths import draw_lengths, measure_lengths
 from fwpkm.bench.shapes import SHAPES
 from fwpkm.cli.main import main
 from fwpkm.layers.fwpkm import FwPKM
@@ -47,8 +48,8 @@ def test_a_round_of_graphs_tells_the_steps_with_a_write():
         shape=TINY, length=32, device=torch.device("cpu"), dtype=torch.float32, decoded=2 * chunk
     )
     graph = StepGraph(layer, layer(context.hidden(32))[1])
-    lengths._decode_graph_round(graph, context)
-    seen, spent = graph.state.tokens_seen[0], lengths._decode_graph_round(graph, context)
+    decoding._decode_graph_round(graph, context)
+    seen, spent = graph.state.tokens_seen[0], decoding._decode_graph_round(graph, context)
     writes = [t for t, (_, wrote) in enumerate(spent) if wrote]
     border = TINY.config.lookahead - 1  # a chunk is written once the first tokens of the next are known
     assert [(seen + t - border) % chunk for t in writes] == [0, 0]
@@ -103,6 +104,29 @@ def test_lengths_are_prefilled_in_turns_and_at_last_to_be_decoded_from(monkeypat
     assert seen == 7 * [16, 32, 64]  # once unmeasured, five rounds, and once more
 
 
+def test_a_short_context_is_prefilled_more_often_than_a_long_one_and_between():
+    seen = []
+    reader = replace(
+        lengths.SYSTEMS_BY_LENGTH["attention"](tiny(4)), prefill=lambda x: seen.append(x.shape[1])
+    )
+    contexts = [tiny(length) for length in (4, 64, 256)]
+    times = lengths._prefill_in_turns(reader, torch.zeros(1, 256, 1), contexts)
+    assert [own.runs for own in times] == [20, 5, 5]
+    assert seen == 5 * [4, 64, 256, 4, 4, 4]
+
+
+def test_lengths_are_decoded_behind_in_turns(monkeypatch):
+    seen, begin = [], lengths.SYSTEMS_BY_LENGTH["attention"](tiny(16)).begin
+
+    def noted(states, context):
+        begun = begin(states, context)
+        play = begun.rounds["decode"]
+        return replace(begun, rounds={"decode": lambda: (seen.append(context.length), play())[1]})
+
+    measure_with(monkeypatch, "attention", begin=noted)
+    assert seen == 6 * [16, 32, 64]  # once unmeasured, and five rounds
+
+
 def test_too_little_memory_ends_a_system_and_any_other_fault_the_run(monkeypatch):
     system = lengths.SYSTEMS_BY_LENGTH["attention"](tiny(16))
 
@@ -111,14 +135,14 @@ def test_too_little_memory_ends_a_system_and_any_other_fault_the_run(monkeypatch
             raise torch.OutOfMemoryError("CUDA out of memory")
         return system.prefill(x)
 
-    def decode(states, context):
+    def begin(states, context):
         if context.length > 16:
             raise MemoryError
-        return system.decode(states, context)
+        return system.begin(states, context)
 
     wanted = [("prefill", 16, None), ("decode", 16, None), ("prefill", 32, "out of memory")]
     assert measure_with(monkeypatch, "attention", prefill=prefill) == wanted
-    assert measure_with(monkeypatch, "attention", prefill=system.prefill, decode=decode) == [
+    assert measure_with(monkeypatch, "attention", prefill=system.prefill, begin=begin) == [
         *wanted[:2],
         ("prefill", 32, "out of memory"),
     ]

@@ -6,18 +6,17 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from fwpkm.bench.decoding import Context, Decoding, begin_attention, begin_streamed, decode_in_turns
 from fwpkm.bench.length_summary import find_crossovers, summarise_system
 from fwpkm.bench.measure import Timing, is_out_of_memory, seconds_of
 from fwpkm.bench.parity import ParityError, check_parity
 from fwpkm.bench.parity_rule import check_delta_rule
 from fwpkm.bench.rows import DTYPES, Row, seconds
 from fwpkm.bench.shapes import Shape, find_shape
-from fwpkm.bench.systems import CausalAttention, delta_rule_backends, fastest_attention, make_delta_net
+from fwpkm.bench.systems import CausalAttention, delta_rule_backends, make_delta_net
 from fwpkm.layers.fwpkm import FwPKM
-from fwpkm.layers.step_graph import StepGraph
 from fwpkm.memory.state import FwPKMState
 from fwpkm.nested import unknown_name
 from fwpkm.ops.backend import name_backend
@@ -25,36 +24,9 @@ from fwpkm.report.svg import Curve, line_chart
 
 T = TypeVar("T")
 _PIECE = 4096
-_PREFILLS, _ROUNDS = 5, 5
-_MOST_ATTENDED = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What is measured at one length."""
-
-    shape: Shape
-    length: int
-    device: torch.device
-    dtype: torch.dtype
-    decoded: int
-    """Tokens of a round of decoding."""
-
-    def hidden(self, tokens: int) -> Tensor:
-        """Draw hidden states, no two alike."""
-        return torch.randn(1, tokens, self.shape.config.dim, device=self.device, dtype=self.dtype)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
-    """What was found of decoding at one length."""
-
-    times: dict[str, Timing]
-    """By row: "decode" and kinds of it, such as "decode read"."""
-    state_bytes: int
-    """After the prefill."""
-    bound_bytes: int | None = None
-    """What the state can grow to, however long the context; None if there is no such bound."""
+_PREFILLS = 5
+_MOST_REPEATS, _ENOUGH = 8, 16
+"""A context so many times shorter than the longest is prefilled twice in a round, and so on, up to so many times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +35,7 @@ class Reader:
 
     prefill: Callable[[Tensor], Any]
     """From hidden states to what decoding goes on from."""
-    decode: Callable[[list[Any], Context], Decoded]
+    begin: Callable[[list[Any], Context], Decoding]
     """Takes what a prefill returned out of a list: were it held elsewhere, each step would copy it."""
     backend: str
 
@@ -79,7 +51,8 @@ def measure_lengths(
 ) -> Iterator[Row]:
     """Yield prefill seconds and seconds of a decoded token of one stream, for each length and system, with summaries.
 
-    A system's lengths are prefilled in turns, so that what slows the machine down for a while slows all of them.
+    A system's lengths are prefilled in turns, and decoded behind in turns, so that what slows the machine down for a
+    while slows all of them.
     "decode" is the mean token of a round, with its share of writes; "decode read" is a token that writes nothing,
     "decode write" one that completes a chunk. Every token is another one and is waited for before the next. On a CUDA
     device "decode graph" is the same under CUDA graphs, captured anew after every write.
@@ -143,14 +116,12 @@ def _rows(make: Callable[[Context], Reader], contexts: Sequence[Context], common
         return
     hidden, num_fitting = _read_each_once(reader, contexts)
     prefills = _prefill_in_turns(reader, hidden, contexts[:num_fitting])
-    for number, context in enumerate(contexts):
-        part = hidden[:, : context.length]
-        fits = number < num_fitting
-        decoded = _if_it_fits(partial(_decode_behind, reader, part, context)) if fits else None
-        if decoded is None:
-            yield {"what": "prefill", **own[number], "failed": "out of memory"}
-            return
-        yield from _rows_of(prefills[number], decoded, context, own[number] | {"backend": reader.backend})
+    decodings = _begin_all(reader, hidden, contexts[:num_fitting])
+    for number, (decoding, times) in enumerate(zip(decodings, decode_in_turns(decodings), strict=True)):
+        how = own[number] | {"backend": reader.backend}
+        yield from _rows_of(prefills[number], decoding, times, contexts[number], how)
+    if len(decodings) < len(contexts):
+        yield {"what": "prefill", **own[len(decodings)], "failed": "out of memory"}
 
 
 def _if_it_fits(fn: Callable[[], T]) -> T | None:
@@ -181,22 +152,41 @@ def _read_once(reader: Reader, context: Context) -> Tensor:
 
 
 def _prefill_in_turns(reader: Reader, hidden: Tensor, contexts: Sequence[Context]) -> list[Timing]:
-    rounds = [
-        [seconds_of(partial(reader.prefill, hidden[:, : own.length]), own.device) for own in contexts]
-        for _ in range(_PREFILLS)
-    ]
-    return [Timing.of(list(times)) for times in zip(*rounds, strict=True)]
+    """Measure rounds in which the shorter contexts come several times, so that they too are measured for a while."""
+    spent: list[list[float]] = [[] for _ in contexts]
+    repeats = [max(1, min(_MOST_REPEATS, hidden.shape[1] // (_ENOUGH * own.length))) for own in contexts]
+    for turn in range(_PREFILLS * _MOST_REPEATS):
+        for own, times, count in zip(contexts, spent, repeats, strict=True):
+            if turn % _MOST_REPEATS < count:
+                read = partial(reader.prefill, hidden[:, : own.length])
+                times.append(seconds_of(read, own.device))
+    return [Timing.of(times) for times in spent]
 
 
-def _decode_behind(reader: Reader, hidden: Tensor, context: Context) -> Decoded:
-    return reader.decode([reader.prefill(hidden)], context)
+def _begin_all(reader: Reader, hidden: Tensor, contexts: Sequence[Context]) -> list[Decoding]:
+    """Prefill contexts to decode behind, shortest first, and decode a round behind each, as far as memory goes."""
+    begun: list[Decoding] = []
+    for context in contexts:
+        decoding = _if_it_fits(partial(_begin, reader, hidden[:, : context.length], context))
+        if decoding is None:
+            break
+        begun.append(decoding)
+    return begun
 
 
-def _rows_of(prefill: Timing, decoded: Decoded, context: Context, common: Row) -> Iterator[Row]:
-    sizes: Row = {"state_bytes": decoded.state_bytes}
-    if decoded.bound_bytes is not None:
-        sizes["bound_bytes"] = decoded.bound_bytes
-    for what, times in {"prefill": prefill, **decoded.times}.items():
+def _begin(reader: Reader, hidden: Tensor, context: Context) -> Decoding:
+    decoding = reader.begin([reader.prefill(hidden)], context)
+    decoding.rounds["decode"]()  # loads code
+    return decoding
+
+
+def _rows_of(
+    prefill: Timing, decoding: Decoding, decoded: dict[str, Timing], context: Context, common: Row
+) -> Iterator[Row]:
+    sizes: Row = {"state_bytes": decoding.state_bytes}
+    if decoding.bound_bytes is not None:
+        sizes["bound_bytes"] = decoding.bound_bytes
+    for what, times in {"prefill": prefill, **decoded}.items():
         speed = {"tokens_s": context.length / times.median} if what == "prefill" else {}
         yield {"what": what, **common, **seconds(times), **speed, **sizes}
 
@@ -210,66 +200,11 @@ def _read_in_pieces(layer: Any, x: Tensor) -> Any:
     return state
 
 
-@torch.no_grad()
-def _decode_streamed(layer: Any, bound: Callable[[Any], int], states: list[Any], context: Context) -> Decoded:
-    """Decode single tokens behind a stream."""
-    state_bytes, bound_bytes = states[0].num_bytes, bound(states[0])
-    _decode_round(layer, states, context)  # loads code
-    rounds = [_decode_round(layer, states, context) for _ in range(_ROUNDS)]
-    decoded = _kinds_of_tokens(rounds)
-    if context.device.type == "cuda":
-        graph = StepGraph(layer, states.pop())
-        _decode_graph_round(graph, context)
-        rounds = [_decode_graph_round(graph, context) for _ in range(_ROUNDS)]
-        decoded |= _kinds_of_tokens(rounds, "decode graph")
-    return Decoded(times=decoded, state_bytes=state_bytes, bound_bytes=bound_bytes)
-
-
-def _decode_round(layer: Any, states: list[Any], context: Context) -> list[tuple[float, bool]]:
-    """Decode tokens that all differ; return the seconds of each, and whether it made the memory write."""
-    spent = []
-    for x in context.hidden(context.decoded).split(1, dim=1):
-        waiting = _num_waiting(states[0])
-
-        def step(x: Tensor = x) -> None:
-            # What is kept beside a newer state would have to be copied.
-            states[0] = layer(x, states[0])[1]
-
-        took = seconds_of(step, context.device)
-        spent.append((took, _num_waiting(states[0]) < waiting))
-    return spent
-
-
-def _decode_graph_round(graph: StepGraph[Any], context: Context) -> list[tuple[float, bool]]:
-    """Do the same with the graph of a step; what completes a chunk also captures the steps after it."""
-    spent = []
-    for x in context.hidden(context.decoded).split(1, dim=1):
-        writes = not graph.steps_left
-        spent.append((seconds_of(partial(graph, x), context.device), writes))
-    return spent
-
-
-def _num_waiting(state: object) -> int:
-    """Count the tokens that wait for their chunk to be written; other states than a memory's have none."""
-    return state.waiting.counts[0] if isinstance(state, FwPKMState) else 0
-
-
-def _kinds_of_tokens(
-    rounds: Sequence[Sequence[tuple[float, bool]]], what: str = "decode"
-) -> dict[str, Timing]:
-    kinds = {what: Timing.of([sum(took for took, _ in spent) / len(spent) for spent in rounds])}
-    reads = [took for spent in rounds for took, wrote in spent if not wrote]
-    writes = [took for spent in rounds for took, wrote in spent if wrote]
-    if reads and writes:
-        kinds |= {f"{what} read": Timing.of(reads), f"{what} write": Timing.of(writes)}
-    return kinds
-
-
 def _fwpkm(context: Context) -> Reader:
     layer = FwPKM(context.shape.config).to(context.device, context.dtype)
     return Reader(
         prefill=partial(_read_in_pieces, layer),
-        decode=partial(_decode_streamed, layer, _bytes_if_all_is_written),
+        begin=partial(begin_streamed, layer, _bytes_if_all_is_written),
         backend=name_backend(context.device),
     )
 
@@ -296,34 +231,14 @@ def _gated(context: Context) -> Reader:
         _read_in_pieces(layer, context.hidden(context.length))
     return Reader(
         prefill=partial(_read_in_pieces, layer),
-        decode=partial(_decode_streamed, layer, lambda state: state.num_bytes),
+        begin=partial(begin_streamed, layer, lambda state: state.num_bytes),
         backend="+".join(sorted(used)),
     )
 
 
 def _attend(context: Context) -> Reader:
     layer = CausalAttention(context.shape.config.dim).to(context.device, context.dtype)
-    return Reader(prefill=torch.no_grad()(layer), decode=partial(_decode_attention, layer), backend="torch")
-
-
-@torch.no_grad()
-def _decode_attention(layer: CausalAttention, _: list[Any], context: Context) -> Decoded:
-    """Let single tokens attend to a cache of the whole context, without appending to it."""
-    size = (2, 1, layer.num_heads, context.length, context.shape.config.dim // layer.num_heads)
-    k, v = torch.randn(size, device=context.device, dtype=context.dtype)
-
-    def decode(token: Tensor) -> None:
-        q, _, _ = layer.qkv(token).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        with fastest_attention(context.device):
-            mixed = F.scaled_dot_product_attention(q, k, v)
-        layer.out(mixed.transpose(1, 2).flatten(-2))
-
-    tokens = context.hidden(min(context.decoded, _MOST_ATTENDED)).split(1, dim=1)
-    decode(tokens[0])
-    rounds = [
-        [(seconds_of(partial(decode, x), context.device), False) for x in tokens] for _ in range(_ROUNDS)
-    ]
-    return Decoded(times=_kinds_of_tokens(rounds), state_bytes=2 * k.numel() * k.element_size())
+    return Reader(prefill=torch.no_grad()(layer), begin=partial(begin_attention, layer), backend="torch")
 
 
 SYSTEMS_BY_LENGTH = {"fwpkm": _fwpkm, "fwpkm-bfloat16": _fwpkm_narrow, "gdn": _gated, "attention": _attend}
