@@ -37,7 +37,7 @@ def test_steps_with_a_write_are_told_apart_from_those_that_only_read():
     rows = {row["what"]: row for row in measure_lengths([32], "tiny", **CPU, systems=["fwpkm"])}
     assert list(rows) == ["prefill", "decode", "decode read", "decode write"]
     chunk = TINY.config.chunk_size
-    assert [rows[what]["runs"] for what in rows] == [5, 5, 5 * (chunk - 1), 5]
+    assert [rows[what]["runs"] for what in rows] == [5, 15, 15 * (chunk - 1), 15]
     assert {row["backend"] for row in rows.values()} == {"numba"}
 
 
@@ -124,7 +124,7 @@ def test_lengths_are_decoded_behind_in_turns(monkeypatch):
         return replace(begun, rounds={"decode": lambda: (seen.append(context.length), play())[1]})
 
     measure_with(monkeypatch, "attention", begin=noted)
-    assert seen == 6 * [16, 32, 64]  # once unmeasured, and five rounds
+    assert seen == 16 * [16, 32, 64]  # once unmeasured, and fifteen rounds
 
 
 def test_too_little_memory_ends_a_system_and_any_other_fault_the_run(monkeypatch):

@@ -15,7 +15,7 @@ from fwpkm.bench.systems import CausalAttention, fastest_attention
 from fwpkm.layers.step_graph import StepGraph
 from fwpkm.memory.state import FwPKMState
 
-ROUNDS = 5
+ROUNDS = 15
 _MOST_ATTENDED = 32
 
 
