@@ -24,7 +24,8 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 def test_lengths_are_measured_and_drawn():
     rows = list(measure_lengths([32, 64], "tiny", **CPU, decoded=2))
-    assert [(row["system"], row["what"], row["tokens"]) for row in rows[:4]] == [
+    plain = [row for row in rows if row["what"] in ("prefill", "decode")]
+    assert [(row["system"], row["what"], row["tokens"]) for row in plain[:4]] == [
         ("fwpkm", "prefill", 32), ("fwpkm", "decode", 32), ("fwpkm", "prefill", 64), ("fwpkm", "decode", 64),
     ]  # fmt: skip
     for what in ("prefill", "decode"):
