@@ -22,8 +22,8 @@ from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.nested import unknown_name
 
 _BACKENDS = {"fwpkm": "auto", "fwpkm torch": "torch"}
-_BESIDE = 3
-"""Steps of FwPKM after each step of another system, and one more that is not measured."""
+_BESIDE, _LONGEST_BESIDE = 3, 10.0
+"""Fewest steps of FwPKM after each step of another system, and most seconds: long work slows what comes right after."""
 
 
 def compare_systems(
@@ -35,8 +35,8 @@ def compare_systems(
 
     Args:
         names: Of `SYSTEMS`. Where "fwpkm" comes first, the others' rows say how many times its time and its
-            memory they take. On a CPU, which has other work too, it is measured again after each of their steps
-            ("fwpkm_s"), and the median of the ratios is what counts; on a GPU, whose memory is short, once.
+            memory they take. On a CPU, which has other work too, it is measured again after each of their steps,
+            for as long as that took ("fwpkm_s"), and the median of the ratios is what counts; on a GPU, whose memory is short, once.
         shape_name: Of `SHAPES`.
         device: Where to measure.
         dtype: Of the hidden states and projections: "float32" or "bfloat16".
@@ -107,7 +107,7 @@ def _measure(
 def _in_turns(
     step: Callable[[], None], beside: Callable[[], None] | None, runs: int, device: torch.device
 ) -> tuple[Timing, Row]:
-    """Measure a step, and after each run of it FwPKM's: what slows the machine down for a while slows both."""
+    """Measure a step, and after each run of it FwPKM's for as long: what slows the machine down slows both."""
     if beside is None:
         return timed(step, runs=runs, warmup=2, device=device), {}
     for _ in range(2):
@@ -116,9 +116,17 @@ def _in_turns(
     for _ in range(runs):
         own.append(seconds_of(step, device))
         beside()
-        others.append(statistics.median(seconds_of(beside, device) for _ in range(_BESIDE)))
+        others.append(_median_for(beside, min(own[-1], _LONGEST_BESIDE), device))
     times = statistics.median(a / b for a, b in zip(own, others, strict=True))
     return Timing.of(own), {"times_fwpkm": times, "fwpkm_s": statistics.median(others)}
+
+
+def _median_for(step: Callable[[], None], seconds: float, device: torch.device) -> float:
+    """Measure a step for some seconds, but a few times at least."""
+    spent: list[float] = []
+    while len(spent) < _BESIDE or sum(spent) < seconds:
+        spent.append(seconds_of(step, device))
+    return statistics.median(spent)
 
 
 def _times(row: Row, fwpkm: Row) -> Row:
