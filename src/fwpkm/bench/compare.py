@@ -36,7 +36,8 @@ def compare_systems(
     Args:
         names: Of `SYSTEMS`. Where "fwpkm" comes first, the others' rows say how many times its time and its
             memory they take. On a CPU, which has other work too, it is measured again after each of their steps,
-            for as long as that took ("fwpkm_s"), and the median of the ratios is what counts; on a GPU, whose memory is short, once.
+            for as long as that took ("fwpkm_s"), and the median of the ratios is what counts; on a GPU, whose
+            memory is short, once.
         shape_name: Of `SHAPES`.
         device: Where to measure.
         dtype: Of the hidden states and projections: "float32" or "bfloat16".
