@@ -8,18 +8,16 @@ from fwpkm.ops.jit import jit
 pytest.importorskip("numba")
 
 
-def test_the_name_follows_the_sources_of_all_loops_and_no_others(tmp_path, monkeypatch):
-    (tmp_path / "jit.py").write_text("")
+@pytest.mark.parametrize("name", ["jit.py", "inner/loops.py", "constants.py"])
+def test_the_name_follows_every_file_that_a_loop_may_be_made_of(name, tmp_path, monkeypatch):
     (tmp_path / "inner").mkdir()
-    loops, other = tmp_path / "inner" / "loops.py", tmp_path / "other.py"
-    loops.write_text("from fwpkm.ops.jit import jit\n")
-    other.write_text("one")
+    for file in ("jit.py", "inner/loops.py", "constants.py"):
+        (tmp_path / file).write_text(file)
     monkeypatch.setattr(module, "__file__", str(tmp_path / "jit.py"))
-    name = module._sources.__wrapped__()
-    other.write_text("two")
-    assert module._sources.__wrapped__() == name
-    loops.write_text("from fwpkm.ops.jit import jit  # changed\n")
-    assert module._sources.__wrapped__() != name
+    before = module._sources.__wrapped__()
+    assert module._sources.__wrapped__() == before
+    (tmp_path / name).write_text("changed")
+    assert module._sources.__wrapped__() != before
 
 
 def test_a_function_keeps_its_own_name():

@@ -13,6 +13,7 @@ from torch import Tensor
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.memory.state import FwPKMState
+from fwpkm.ops.addressing import key_squares
 
 Named = dict[str, Tensor]
 Notes = list[tuple[Tensor | None, ...]]
@@ -114,7 +115,8 @@ def check_clear(exact: FwPKM, q: Tensor, v: Tensor, gate: Tensor | None, v_hat: 
     """Raise Unclear if the definition itself answers otherwise after a nudge like float32's rounding of scores."""
     state, draw = exact.initial_state(STREAMS), torch.Generator().manual_seed(0)
     nudge = 1 + _NUDGE * torch.randn(state.keys.shape, generator=draw, dtype=q.dtype).to(q.device)
-    state = replace(state, keys=state.keys * nudge)
+    keys = state.keys * nudge
+    state = replace(state, keys=keys, key_squares=key_squares(keys, state.options.score))
     moved, _ = state.advance(q.detach(), v, gate, by_definition=True)
     if not float((moved - v_hat).norm()) <= _STEADY * float(v_hat.norm()):
         raise Unclear

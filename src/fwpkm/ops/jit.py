@@ -49,13 +49,11 @@ def _compile(fn: Callable[..., Any], fastmath: set[str]) -> Any:
 
 @cache
 def _sources() -> str:
-    """Return a hash of all files with compiled loops, for the names under which numba keeps them on disk.
+    """Return a hash of all files of operations, for the names under which numba keeps compiled loops on disk.
 
-    Numba looks at a loop's own file alone, and would go on using what was compiled of loops in others that it calls.
+    Numba looks at a loop's own file alone, and would go on using what was compiled of other files' loops and constants.
     """
     found = sha256(numba.__version__.encode())
     for file in sorted(Path(__file__).parent.rglob("*.py")):
-        source = file.read_bytes()
-        if b"fwpkm.ops.jit" in source or file.name == "jit.py":
-            found.update(source)
+        found.update(file.read_bytes())
     return found.hexdigest()[:16]
