@@ -17,7 +17,9 @@ from fwpkm.memory.chunks import ChunkedState
 from fwpkm.state import iter_tensors
 
 DIM = 8
-MLP = {"dim": DIM, "hidden_dim": 5, "key_dim": 4, "value_dim": 3, "chunk_size": 4, "lr": 0.5}
+# Steps that move the fast weights far, and yet in none of 6,000 random inputs let them run away: where they do, as
+# this cubic network's may, rounding grows with them, and two right orders of adding no longer agree.
+MLP = {"dim": DIM, "hidden_dim": 5, "key_dim": 4, "value_dim": 3, "chunk_size": 4, "lr": 0.05}
 LACT = {"num_heads": 4, "head_dim": 2, "num_fast_heads": 2, "initial_rank": 2, "chunk_size": 4, "window": 3}
 LACT |= {"base_lr": 0.5, "rope": RopeConfig(base=100.0)}
 
@@ -28,7 +30,7 @@ def make_layer(name):
         "fast mlp": lambda: FastWeightMLP(FastWeightMLPConfig(**MLP)),
         "fast mlp, no lookahead": lambda: FastWeightMLP(FastWeightMLPConfig(**MLP, lookahead=0)),
         "fast mlp, far target": lambda: FastWeightMLP(
-            FastWeightMLPConfig(**MLP, lookahead=6, target="last", initial_weights="learned")
+            FastWeightMLPConfig(**{**MLP, "lr": 0.005}, lookahead=6, target="last", initial_weights="learned")
         ),
         "lact": lambda: LaCT(DIM, LaCTConfig(**LACT)),
         "lact, muon": lambda: LaCT(DIM, LaCTConfig(**LACT, update="muon", momentum=False)),
