@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fwpkm.bench import decoding, lengths
+from fwpkm.bench import decoding, lengths, prefilling
 from fwpkm.bench.decoding import Context
 from fwpkm.bench.length_summary import find_crossovers, summarise_system
 from fwpkm.bench.lengths import draw_lengths, measure_lengths
@@ -100,20 +100,26 @@ def measure_with(monkeypatch, system, **changes):
 
 
 def test_lengths_are_prefilled_in_turns_and_at_last_to_be_decoded_from(monkeypatch):
-    seen, layer = [], lengths.SYSTEMS_BY_LENGTH["attention"](tiny(16)).prefill
-    measure_with(monkeypatch, "attention", prefill=lambda x: (seen.append(x.shape[1]), layer(x))[1])
+    seen, read = [], lengths.SYSTEMS_BY_LENGTH["attention"](tiny(16)).read
+    measure_with(monkeypatch, "attention", read=lambda x, _: (seen.append(x.shape[1]), read(x, _))[1])
     assert seen == 7 * [16, 32, 64]  # once unmeasured, five rounds, and once more
 
 
-def test_a_short_context_is_prefilled_more_often_than_a_long_one_and_between():
-    seen = []
-    reader = replace(
-        lengths.SYSTEMS_BY_LENGTH["attention"](tiny(4)), prefill=lambda x: seen.append(x.shape[1])
-    )
-    contexts = [tiny(length) for length in (4, 64, 256)]
-    times = lengths._prefill_in_turns(reader, torch.zeros(1, 256, 1), contexts)
-    assert [own.runs for own in times] == [20, 5, 5]
-    assert seen == 5 * [4, 64, 256, 4, 4, 4]
+def test_pieces_of_short_contexts_are_read_between_those_of_long_ones_and_times_are_means(monkeypatch):
+    read, clock = [], iter(range(1000))
+    monkeypatch.setattr(prefilling, "seconds_of", lambda fn, device: (fn(), float(next(clock)))[1])
+    reader = prefilling.Reader(
+        read=lambda x, state: (read.append((x.shape[1], x[0, 0, 0].item(), state)), len(read))[1],
+        piece=64, begin=print, backend="torch",
+    )  # fmt: skip
+    hidden = torch.arange(256.0)[None, :, None]
+    short, long = prefilling.prefill_side_by_side(reader, hidden, [tiny(16), tiny(256)])
+    round_of = [(64, 0), (16, 0), (64, 64), (64, 128), (16, 0), (64, 192)]
+    assert [x[:2] for x in read] == 5 * round_of
+    assert [x[2] for x in read[:6]] == [None, None, 1, 3, None, 4]  # each goes on from its own
+    assert (short.runs, long.runs) == (5, 5)
+    assert short.median == 2 * 6 + (1 + 4) / 2
+    assert long.median == 4 * (2 * 6) + 0 + 2 + 3 + 5
 
 
 def test_lengths_are_decoded_behind_in_turns(monkeypatch):
@@ -131,10 +137,10 @@ def test_lengths_are_decoded_behind_in_turns(monkeypatch):
 def test_too_little_memory_ends_a_system_and_any_other_fault_the_run(monkeypatch):
     system = lengths.SYSTEMS_BY_LENGTH["attention"](tiny(16))
 
-    def prefill(x):
+    def read(x, state):
         if x.shape[1] > 16:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return system.prefill(x)
+        return system.read(x, state)
 
     def begin(states, context):
         if context.length > 16:
@@ -142,8 +148,8 @@ def test_too_little_memory_ends_a_system_and_any_other_fault_the_run(monkeypatch
         return system.begin(states, context)
 
     wanted = [("prefill", 16, None), ("decode", 16, None), ("prefill", 32, "out of memory")]
-    assert measure_with(monkeypatch, "attention", prefill=prefill) == wanted
-    assert measure_with(monkeypatch, "attention", prefill=system.prefill, begin=begin) == [
+    assert measure_with(monkeypatch, "attention", read=read) == wanted
+    assert measure_with(monkeypatch, "attention", read=system.read, begin=begin) == [
         *wanted[:2],
         ("prefill", 32, "out of memory"),
     ]

@@ -1,7 +1,7 @@
 """Prefill time, decode latency and state of systems by context length."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fwpkm.bench.decoding import Context, Decoding, begin_attention, begin_streamed, decode_in_turns
 from fwpkm.bench.length_summary import find_crossovers, summarise_system
-from fwpkm.bench.measure import Timing, is_out_of_memory, seconds_of
+from fwpkm.bench.measure import Timing, is_out_of_memory
 from fwpkm.bench.parity import ParityError, check_parity
 from fwpkm.bench.parity_rule import check_delta_rule
+from fwpkm.bench.prefilling import Reader, prefill_side_by_side
 from fwpkm.bench.rows import DTYPES, Row, seconds
 from fwpkm.bench.shapes import Shape, find_shape
 from fwpkm.bench.systems import CausalAttention, delta_rule_backends, make_delta_net
@@ -24,20 +25,6 @@ from fwpkm.report.svg import Curve, line_chart
 
 T = TypeVar("T")
 _PIECE = 4096
-_PREFILLS = 5
-_MOST_REPEATS, _ENOUGH = 8, 16
-"""A context so many times shorter than the longest is prefilled twice in a round, and so on, up to so many times."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
-    """A layer that reads a context and decodes behind it."""
-
-    prefill: Callable[[Tensor], Any]
-    """From hidden states to what decoding goes on from."""
-    begin: Callable[[list[Any], Context], Decoding]
-    """Takes what a prefill returned out of a list: were it held elsewhere, each step would copy it."""
-    backend: str
 
 
 def measure_lengths(
@@ -51,8 +38,9 @@ def measure_lengths(
 ) -> Iterator[Row]:
     """Yield prefill seconds and seconds of a decoded token of one stream, for each length and system, with summaries.
 
-    A system's lengths are prefilled in turns, and decoded behind in turns, so that what slows the machine down for a
-    while slows all of them.
+    A system's lengths are prefilled piece by piece in turns, and decoded behind in turns, so that what slows the
+    machine down for a while slows all of them. The time of a prefill is the mean of those of a round, and there are
+    five rounds.
     "decode" is the mean token of a round, with its share of writes; "decode read" is a token that writes nothing,
     "decode write" one that completes a chunk. Every token is another one and is waited for before the next. On a CUDA
     device "decode graph" is the same under CUDA graphs, captured anew after every write.
@@ -115,7 +103,7 @@ def _rows(make: Callable[[Context], Reader], contexts: Sequence[Context], common
         yield {"what": "prefill", **own[0], "failed": "out of memory"}
         return
     hidden, num_fitting = _read_each_once(reader, contexts)
-    prefills = _prefill_in_turns(reader, hidden, contexts[:num_fitting])
+    prefills = prefill_side_by_side(reader, hidden, contexts[:num_fitting])
     decodings = _begin_all(reader, hidden, contexts[:num_fitting])
     for number, (decoding, times) in enumerate(zip(decodings, decode_in_turns(decodings), strict=True)):
         how = own[number] | {"backend": reader.backend}
@@ -151,18 +139,6 @@ def _read_once(reader: Reader, context: Context) -> Tensor:
     return hidden
 
 
-def _prefill_in_turns(reader: Reader, hidden: Tensor, contexts: Sequence[Context]) -> list[Timing]:
-    """Measure rounds in which the shorter contexts come several times, so that they too are measured for a while."""
-    spent: list[list[float]] = [[] for _ in contexts]
-    repeats = [max(1, min(_MOST_REPEATS, hidden.shape[1] // (_ENOUGH * own.length))) for own in contexts]
-    for turn in range(_PREFILLS * _MOST_REPEATS):
-        for own, times, count in zip(contexts, spent, repeats, strict=True):
-            if turn % _MOST_REPEATS < count:
-                read = partial(reader.prefill, hidden[:, : own.length])
-                times.append(seconds_of(read, own.device))
-    return [Timing.of(times) for times in spent]
-
-
 def _begin_all(reader: Reader, hidden: Tensor, contexts: Sequence[Context]) -> list[Decoding]:
     """Prefill contexts to decode behind, shortest first, and decode a round behind each, as far as memory goes."""
     begun: list[Decoding] = []
@@ -192,18 +168,15 @@ def _rows_of(
 
 
 @torch.no_grad()
-def _read_in_pieces(layer: Any, x: Tensor) -> Any:
-    """Stream hidden states through a layer of states; return the last state."""
-    state = None
-    for piece in x.split(_PIECE, dim=1):
-        _, state = layer(piece, state)
-    return state
+def _read_on(layer: Any, piece: Tensor, state: Any) -> Any:
+    return layer(piece, state)[1]
 
 
 def _fwpkm(context: Context) -> Reader:
     layer = FwPKM(context.shape.config).to(context.device, context.dtype)
     return Reader(
-        prefill=partial(_read_in_pieces, layer),
+        read=partial(_read_on, layer),
+        piece=_PIECE,
         begin=partial(begin_streamed, layer, _bytes_if_all_is_written),
         backend=name_backend(context.device),
     )
@@ -228,9 +201,10 @@ def _gated(context: Context) -> Reader:
     check_delta_rule(device=context.device, dtype=context.dtype)
     with delta_rule_backends() as used:
         layer = make_delta_net(context.shape, context.device, context.dtype)
-        _read_in_pieces(layer, context.hidden(context.length))
+        _read_on(layer, context.hidden(min(_PIECE, context.length)), None)
     return Reader(
-        prefill=partial(_read_in_pieces, layer),
+        read=partial(_read_on, layer),
+        piece=_PIECE,
         begin=partial(begin_streamed, layer, lambda state: state.num_bytes),
         backend="+".join(sorted(used)),
     )
@@ -238,7 +212,17 @@ def _gated(context: Context) -> Reader:
 
 def _attend(context: Context) -> Reader:
     layer = CausalAttention(context.shape.config.dim).to(context.device, context.dtype)
-    return Reader(prefill=torch.no_grad()(layer), begin=partial(begin_attention, layer), backend="torch")
+    return Reader(
+        read=partial(_attend_at_once, layer),
+        piece=None,
+        begin=partial(begin_attention, layer),
+        backend="torch",
+    )
+
+
+@torch.no_grad()
+def _attend_at_once(layer: CausalAttention, hidden: Tensor, _: None) -> None:
+    layer(hidden)
 
 
 SYSTEMS_BY_LENGTH = {"fwpkm": _fwpkm, "fwpkm-bfloat16": _fwpkm_narrow, "gdn": _gated, "attention": _attend}
