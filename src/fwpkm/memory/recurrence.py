@@ -22,6 +22,7 @@ from fwpkm.ops.core.schedule import Window, plan_windows
 from fwpkm.ops.core.weights import read_weights
 from fwpkm.ops.memory_scan import memory_scan
 from fwpkm.ops.slots import mark_rows, number_cells, read_counts, window_counts
+from fwpkm.ops.weigh import can_weigh, weigh
 
 _PAIRS_AT_ONCE = 1 << 14
 """Reads that are carried out together, so that what they need stays in the cache. Changes speed alone."""
@@ -41,12 +42,9 @@ def scan_with_graph(
     scores, cells, moved = address_all(x, weights, windows, options)
     B = x.q.shape[0]
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
-    w = read_weights(scores, options.weights, temperature)
-    writing = leading_places(tuple(reads), tuple(writes), w.device)
-    own = w.index_select(0, writing)
     ids, rows = number_cells(cells, weights.table.store.num_cells)
-    scale = _scales(x, rows, windows, options, ids.shape[0], w.dtype)
-    step = _write_weights(x, windows, options, own, scale)
+    writing = leading_places(tuple(reads), tuple(writes), scores.device)
+    w, step = _weigh(x, scores, rows, writing, windows, options, temperature, ids.shape[0])
     fresh = weights.table.untouched_base
     answer, table = memory_scan(
         weights.table.gather(ids) if fresh is None else fresh,
@@ -140,16 +138,14 @@ def _scan_group(
     B, num_cells = x.q.shape[0], editor.store.num_cells
     scores, cells, moved = address_at_once(x, weights, windows, options)
     reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
-    w = read_weights(scores, options.weights, temperature)
-    writing = leading_places(tuple(reads), tuple(writes), w.device)
-    own = w.index_select(0, writing)
     ids, rows = number_cells(cells, num_cells)
-    scale = _scales(x, rows, windows, options, ids.shape[0], w.dtype)
-    step = _write_weights(x, windows, options, own, scale)
+    writing = leading_places(tuple(reads), tuple(writes), scores.device)
+    w, step = _weigh(x, scores, rows, writing, windows, options, temperature, ids.shape[0])
     written = mark_rows(rows, writing, ids.shape[0])
     if editor.result.journal is not None and writes[0]:
         target = _of_written(x.v, windows, options.lookahead)
-        editor.note(own, *number_cells(cells[: writes[0]], num_cells), step, target)
+        own = number_cells(cells[: writes[0]], num_cells)
+        editor.note(w.index_select(0, writing), *own, step, target)
     answer = editor.write_chunks(
         w,
         ids,
@@ -222,6 +218,36 @@ def _of_written(per_token: Tensor, windows: tuple[Window, ...], ahead: int) -> T
     return per_token.flatten(0, 1).index_select(0, places)
 
 
+def _weigh(
+    x: Tokens,
+    scores: Tensor,
+    rows: Tensor,
+    writing: Tensor,
+    windows: tuple[Window, ...],
+    options: CoreOptions,
+    temperature: Tensor | float,
+    num_rows: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the read weights of all windows' tokens, and the write weights of those that are written."""
+    factor = x.gate if x.write_mask is None else x.write_mask if x.gate is None else x.gate * x.write_mask
+    factor = None if factor is None else factor.flatten()
+    plain = options.weights == "softmax" and options.write_rule != "release"
+    if not (plain and can_weigh(scores, factor)):
+        w = read_weights(scores, options.weights, temperature)
+        scale = _scales(x, rows, windows, options, num_rows, w.dtype)
+        return w, _write_weights(x, windows, options, w.index_select(0, writing), scale)
+    return weigh(
+        scores,
+        temperature,
+        writing,
+        _counts(rows, windows, options, x.q.shape[0], num_rows),
+        factor,
+        written_places(windows, x.q.shape[0], x.num_tokens, 0, scores.device),
+        rate=options.value_lr,
+        exact=options.write_rule == "exact",
+    )
+
+
 def _write_weights(
     x: Tokens, windows: tuple[Window, ...], options: CoreOptions, w: Tensor, scale: Tensor
 ) -> Tensor:
@@ -245,13 +271,16 @@ def _scales(
 ) -> Tensor:
     """Return the part of all windows' write weights that no gradient flows through: eta / R for each written pair."""
     B = x.q.shape[0]
-    reads = [B * win.num_tokens for win in windows]
     if options.write_rule == "release":
-        parts = zip(rows.split(reads), windows, strict=True)
+        parts = zip(rows.split([B * win.num_tokens for win in windows]), windows, strict=True)
         return torch.cat([_scale(x, part, win, options, num_rows, dtype) for part, win in parts])
-    writes = [B * win.num_written for win in windows]
-    counted = reads if options.border == "dropped" else writes
-    return options.value_lr / window_counts(rows, reads, writes, counted, num_rows).to(dtype)
+    return options.value_lr / _counts(rows, windows, options, B, num_rows).to(dtype)
+
+
+def _counts(rows: Tensor, windows: Sequence[Window], options: CoreOptions, B: int, num_rows: int) -> Tensor:
+    """Return R of each written pair, unless the release's rule chooses what counts."""
+    reads, writes = [B * win.num_tokens for win in windows], [B * win.num_written for win in windows]
+    return window_counts(rows, reads, writes, reads if options.border == "dropped" else writes, num_rows)
 
 
 def _scale(

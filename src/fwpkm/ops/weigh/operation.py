@@ -1,0 +1,109 @@
+"""From a scan's scores to its read and write weights, with gradients in closed form."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fwpkm.ops.backend import runs_compiled
+
+_FEWEST_NUMBERS = 1 << 13
+"""Weights that are worth a thread."""
+
+
+def can_weigh(score: Float[Tensor, "R J"], factor: Float[Tensor, " P"] | None) -> bool:
+    """Return whether `weigh` is there for these tensors."""
+    if torch.compiler.is_compiling() or not score.numel() or not runs_compiled(score):
+        return False
+    return factor is None or (factor.dtype == score.dtype and factor.device == score.device)
+
+
+def weigh(
+    score: Float[Tensor, "R J"],
+    temperature: Float[Tensor, ""] | float,
+    writing: Int[Tensor, " Tw"],
+    counts: Int[Tensor, "Tw J"],
+    factor: Float[Tensor, " P"] | None,
+    places: Int[Tensor, " Tw"],
+    *,
+    rate: float,
+    exact: bool,
+) -> tuple[Float[Tensor, "R J"], Float[Tensor, "Tw J"]]:
+    r"""Return read weights and write weights; differentiable once, only where `can_weigh` says so.
+
+        w_t = softmax(score_t / temperature) ;   a_mj = rate f_p w_tj / (R_mj N)
+
+    for written token m with t = writing_m, factor f at p = places_m, read counts R, and N = sum_j w_tj^2 if `exact`,
+    else 1  (FwPKM, arXiv:2601.00671v2, memorisation step; "exact" is ours, see `CoreOptions.write_rule`).
+
+    Args:
+        score: Kept scores of all tokens that read, of all heads together.
+        temperature: Divides them.
+        writing: The tokens that are written, none twice.
+        counts: How often the rows of each written token are read, at least 1.
+        factor: Of all tokens: gate and mask; None is 1.
+        places: Where in `factor` each written token's is, no place twice.
+        rate: Step size.
+        exact: Whether the writes of a token add up to its target.
+    """
+    if not isinstance(temperature, Tensor):
+        temperature = score.new_tensor(temperature)
+    return _Weigh.apply(score, temperature, writing, counts, factor, places, float(rate), exact)
+
+
+def _given(
+    score: Tensor, temperature: Tensor, counts: Tensor, writing: Tensor, factor: Tensor | None, places: Tensor
+) -> tuple[Any, ...]:
+    f, p = (score.new_ones(1), torch.zeros_like(places)) if factor is None else (factor, places)
+    return score, float(temperature), writing, counts, f, p
+
+
+class _Weigh(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        score: Tensor,
+        temperature: Tensor,
+        writing: Tensor,
+        counts: Tensor,
+        factor: Tensor | None,
+        places: Tensor,
+        rate: float,
+        exact: bool,
+    ) -> tuple[Tensor, Tensor]:
+        from fwpkm.ops.threads import drive
+        from fwpkm.ops.weigh import loops
+
+        w, step = score.new_empty(score.shape), score.new_empty(counts.shape)
+        s, tau, writing, counts, f, p = _given(score, temperature, counts, writing, factor, places)
+        drive(loops.weigh_all, s, tau, writing, counts, rate, exact, f, p, w, step, *_sharing(score))
+        return w, step
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        score, temperature, writing, counts, factor, places, ctx.rate, ctx.exact = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(score, temperature, writing, counts, factor, places, output[0])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dw: Tensor | None, d_step: Tensor | None) -> tuple[Tensor | None, ...]:
+        from fwpkm.ops.threads import drive
+        from fwpkm.ops.weigh import loops
+
+        score, temperature, writing, counts, factor, places, w = ctx.saved_tensors
+        ds = torch.zeros_like(w) if dw is None else dw.clone(memory_format=torch.contiguous_format)
+        if d_step is None:
+            d_step = score.new_zeros(counts.shape)
+        s, tau, writing, counts, f, p = _given(score, temperature, counts, writing, factor, places)
+        d_factor, threads = torch.zeros_like(f), torch.get_num_threads()
+        d_temperature = torch.zeros(threads, dtype=torch.float64)
+        given = (s, tau, writing, counts, ctx.rate, ctx.exact, f, p, w, d_step.contiguous())
+        drive(loops.weigh_all_back, *given, ds, d_factor, d_temperature, *_sharing(score))
+        own = d_temperature.sum().to(temperature.dtype).view(temperature.shape)
+        return ds, own, None, None, None if factor is None else d_factor, None, None, None
+
+
+def _sharing(score: Tensor) -> tuple[int, int]:
+    """Return how many threads there are, and how many tokens are worth one."""
+    return torch.get_num_threads(), max(1, _FEWEST_NUMBERS // score.shape[1])
