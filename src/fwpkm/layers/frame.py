@@ -78,11 +78,17 @@ class MemoryFrame(nn.Module):
         """Return queries, values and gates (None without a gate) in the precision of the memory."""
         if self._query_norm == "none" and can_frame(x, self.memory_dtype):
             return self._project_few(x)
-        dtype, norms = (
-            self.memory_dtype,
-            [self.q_norm, self.v_norm] + ([self.gate_norm] if self.gated else []),
-        )
-        for_q, for_v, *for_gate = scaled_units(x, self.q_norm.eps, *(norm.weight for norm in norms))
+        dtype, weights = self.memory_dtype, [self.q_norm.weight, self.v_norm.weight]
+        logits = None
+        if self._gate_is_a_dot(x):
+            vector = (1 + self.gate_norm.weight) * self.gate_proj.weight.mean(0)
+            for_q, for_v, logits = units.scaled_units_and_dots(x, self.q_norm.eps, vector, *weights)
+            logits = logits if self.gate_proj.bias is None else logits + self.gate_proj.bias.mean()
+        elif self.gated:
+            for_q, for_v, for_gate = scaled_units(x, self.q_norm.eps, *weights, self.gate_norm.weight)
+            logits = self.gate_proj(for_gate).to(dtype).mean(-1)
+        else:
+            for_q, for_v = scaled_units(x, self.q_norm.eps, *weights)
         q = self.q_proj(for_q).to(dtype)
         if self._query_norm != "none":
             half = (q.shape[-1] if self._query_norm_over == "all" else self._head_dim) // 2
@@ -91,9 +97,16 @@ class MemoryFrame(nn.Module):
         v = self.v_proj(for_v).to(dtype)
         if self._value_norm != "none":
             v = normalise(v, self._value_norm)
-        if not self.gated:
-            return q, v, None
-        return q, v, self.gate_proj(for_gate[0]).to(dtype).mean(-1).sigmoid()
+        return q, v, None if logits is None else logits.sigmoid()
+
+    def _gate_is_a_dot(self, x: Tensor) -> bool:
+        """Return whether the gate's logit is one product with each token, and nobody wants to see more of it."""
+        if not self.gated or type(self.gate_proj) is not nn.Linear or x.dtype != self.memory_dtype:
+            return False
+        if torch.is_autocast_enabled(x.device.type) or _is_hooked(self.gate_proj):
+            return False
+        own = (self.q_norm.weight, self.v_norm.weight, self.gate_norm.weight, self.gate_proj.weight)
+        return units.can_normalise(x, *own)
 
     def _project_few(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Do the same for a few tokens, whose time goes into the number of operations."""
@@ -115,7 +128,7 @@ class MemoryFrame(nn.Module):
         mask: Bool[Tensor, "B T"] | None,
     ) -> Float[Tensor, "B T D"]:
         """Mix what was retrieved with the tokens' own values and project it; zeros at padding, dtype of `like`."""
-        hooked = self.out_norm._forward_pre_hooks or self.out_norm._forward_hooks
+        hooked = _is_hooked(self.out_norm)
         if mask is None and not hooked and v.dtype == like.dtype and can_frame(v, self.memory_dtype):
             from fwpkm.ops.answer.frame import mixed_units
 
@@ -125,6 +138,15 @@ class MemoryFrame(nn.Module):
             return hide_padding(self.out_proj(mixed), mask)
         mixed = v_hat + v if gate is None else v + gate[..., None] * (v_hat - v)
         return hide_padding(self.out_proj(self.out_norm(mixed.to(like.dtype))), mask)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_pre_hooks
+        or module._backward_hooks
+    )
 
 
 def normalise(x: Float[Tensor, "*B D"], kind: VectorNorm) -> Float[Tensor, "*B D"]:

@@ -43,6 +43,15 @@ def test_scaled_units_equal_the_formula(shape, seed, count):
     assert_alike(units.scaled_units(x, 1e-3, *weights), slow, [x, *weights])
 
 
+@given(shape=sizes, seed=st.integers(0, 10**6), count=st.integers(0, 2))
+def test_products_of_units_with_a_vector_equal_the_formula(shape, seed, count):
+    x, vector, *weights = draw(shape, seed), *(draw(shape[-1:], seed + 1 + i) for i in range(count + 1))
+    with use_backend("torch"):
+        unit, *slow = spelt_out(x, 1e-3, torch.zeros_like(vector), *weights)
+    fast = units.scaled_units_and_dots(x, 1e-3, vector, *weights)
+    assert_alike(fast, [*slow, unit @ vector], [x, vector, *weights])
+
+
 @pytest.mark.parametrize("kind", ["l2", "zscore"])
 @given(shape=sizes, seed=st.integers(0, 10**6))
 def test_normalised_vectors_equal_the_formula(kind, shape, seed):
@@ -76,6 +85,11 @@ def test_only_what_is_asked_for_gets_a_gradient():
     dx, d_other = torch.autograd.grad(first.sum(), (x, other), allow_unused=True)
     assert dx.isfinite().all()
     assert d_other is None
+    _, dots = units.scaled_units_and_dots(x, 1e-3, other, weight)
+    alone, d_other, d_weight = torch.autograd.grad(dots.sum(), (x, other, weight), allow_unused=True)
+    assert alone.isfinite().all()
+    assert d_other.isfinite().all()
+    assert d_weight is None
 
 
 def test_views_and_mixed_precisions_are_dealt_with():

@@ -25,7 +25,14 @@ def scaled_units(
     x: Float[Tensor, "*B D"], eps: float, *weights: Float[Tensor, " D"], shift: float = 1.0
 ) -> tuple[Float[Tensor, "*B D"], ...]:
     """Return  unit_rms(x) (shift + weight)  for every weight; differentiable once."""
-    return _ScaledUnits.apply(x, eps, shift, *weights)
+    return _ScaledUnits.apply(x, eps, shift, None, *weights)
+
+
+def scaled_units_and_dots(
+    x: Float[Tensor, "*B D"], eps: float, vector: Float[Tensor, " D"], *weights: Float[Tensor, " D"]
+) -> tuple[Tensor, ...]:
+    """Return  unit_rms(x) (1 + weight)  for every weight, then  unit_rms(x) . vector  [*B]; differentiable once."""
+    return _ScaledUnits.apply(x, eps, 1.0, vector, *weights)
 
 
 def normalised(x: Float[Tensor, "*B D"], kind: str) -> Float[Tensor, "*B D"]:
@@ -75,32 +82,42 @@ def _fresh(x: Tensor) -> Tensor:
 
 class _ScaledUnits(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, eps: float, shift: float, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        x: Tensor, eps: float, shift: float, vector: Tensor | None, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
         given, out = _rows(x), tuple(_fresh(x) for _ in weights)
         for weight, y in zip(weights, out, strict=True):
             _run("units", x, given, eps, _copy(weight), shift, _rows(y))
-        return out
+        if vector is None:
+            return out
+        dots = x.new_empty(x.shape[:-1])
+        _run("unit_dots", x, given, eps, _copy(vector), dots.view(-1))
+        return (*out, dots)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, ctx.eps, ctx.shift, *weights = inputs
+        x, ctx.eps, ctx.shift, vector, *weights = inputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *weights)
+        ctx.save_for_backward(x, vector, *weights)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
-        given, dx, d_weights, adds = _rows(x), _fresh(x), list[Tensor | None](), False
-        for weight, g in zip(weights, grads, strict=True):
+        x, vector, *weights = ctx.saved_tensors
+        given, dx, found, adds = _rows(x), _fresh(x), list[Tensor | None](), False
+        for own, g in zip(weights if vector is None else (*weights, vector), grads, strict=True):
             if g is None:
-                d_weights.append(None)
+                found.append(None)
                 continue
-            parts = weight.new_zeros(len(_spans(x)), weight.shape[0])
-            _run("units_back", x, given, ctx.eps, _copy(weight), ctx.shift, _rows(g), adds, _rows(dx), parts)
-            d_weights.append(parts.sum(0))
+            parts = own.new_zeros(len(_spans(x)), own.shape[0])
+            if own is vector:
+                _run("unit_dots_back", x, given, ctx.eps, _copy(own), g.reshape(-1), adds, _rows(dx), parts)
+            else:
+                _run("units_back", x, given, ctx.eps, _copy(own), ctx.shift, _rows(g), adds, _rows(dx), parts)
+            found.append(parts.sum(0))
             adds = True
-        return (dx if adds else None), None, None, *d_weights
+        d_vector = None if vector is None else found.pop()
+        return (dx if adds else None), None, None, d_vector, *found
 
 
 class _Normalised(torch.autograd.Function):

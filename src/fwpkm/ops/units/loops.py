@@ -69,6 +69,32 @@ def units_back(first, last, part, x, eps, weight, shift, dy, adds, dx, dw):
 
 @jit
 @no_type_check
+def unit_dots(first, last, part, x, eps, vector, out):
+    """out = r x . vector ."""
+    for m in range(first, last):
+        out[m] = inverse_rms(x[m], eps) * inner(x[m], vector)
+
+
+@jit
+@no_type_check
+def unit_dots_back(first, last, part, x, eps, vector, dy, adds, dx, dw):
+    """dx = (or, where it adds, +=) what dy wants of x;  dw[part] += what it wants of the vector."""
+    for m in range(first, last):
+        row, out, to, r = x[m], dx[m], dw[part], inverse_rms(x[m], eps)
+        scale = dy[m] * r
+        along = scale * r * r * inner(row, vector) / x.dtype.type(row.shape[0])
+        if adds:
+            for d in range(out.shape[0]):
+                out[d] += scale * vector[d] - along * row[d]
+        else:
+            for d in range(out.shape[0]):
+                out[d] = scale * vector[d] - along * row[d]
+        for d in range(to.shape[0]):
+            to[d] += scale * row[d]
+
+
+@jit
+@no_type_check
 def normalise(first, last, part, x, kind, out, factor):
     """out = x / |x|  (kind 1) or  (x - mean) / deviation  (kind 2);  factor = what it was multiplied with."""
     width = x.shape[1]
