@@ -100,6 +100,25 @@ def test_gradients_pass_the_numerical_check():
         assert torch.autograd.gradcheck(fn, leaves)
 
 
+def test_tensors_with_gaps_are_as_good():
+    score, temperature, writing, counts, factor, places = random_inputs(5, 40, 6, 30)
+
+    def with_gaps(x):
+        return torch.stack((x, torch.full_like(x, 7)), dim=-1)[..., 0]
+
+    gaps = [with_gaps(x) for x in (score, factor, counts, writing, places)]
+    assert not any(x.is_contiguous() for x in gaps)
+    wanted, how = [with_gaps(g) for g in upstream(40, 6, 30)], {"rate": 1.0, "exact": True}
+    leaves = [x.requires_grad_() for x in (gaps[0], gaps[1])]
+    outputs = weigh(leaves[0], temperature, gaps[3], gaps[2], leaves[1], gaps[4], **how)
+    grads = torch.autograd.grad(outputs, leaves, wanted)
+    expected = with_gradients(
+        by_formula, (score, temperature, writing, counts, factor, places), wanted, **how
+    )
+    for a, b in zip((*outputs, *grads), (*expected[0], expected[1][0], expected[1][2]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_nan_makes_all_of_its_tokens_weights_nan_and_nobody_elses(exact):
     score, temperature, writing, counts, factor, places = random_inputs(3, 5, 4, 5)

@@ -96,8 +96,8 @@ class _Weigh(torch.autograd.Function):
         if d_step is None:
             d_step = score.new_zeros(counts.shape)
         s, tau, writing, counts, f, p = _given(score, temperature, counts, writing, factor, places)
-        d_factor, threads = torch.zeros_like(f), torch.get_num_threads()
-        d_temperature = torch.zeros(threads, dtype=torch.float64)
+        d_factor = torch.zeros_like(f, memory_format=torch.contiguous_format)
+        d_temperature = torch.zeros(torch.get_num_threads(), dtype=torch.float64)
         given = (s, tau, writing, counts, ctx.rate, ctx.exact, f, p, w, d_step.contiguous())
         drive(loops.weigh_all_back, *given, ds, d_factor, d_temperature, *_sharing(score))
         own = d_temperature.sum().to(temperature.dtype).view(temperature.shape)
