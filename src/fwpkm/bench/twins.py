@@ -27,7 +27,7 @@ def compare_twins(
     runs: int,
     parts: int = 1,
     settings: Sequence[str] = (),
-    warmup: int = 3,
+    warmup: int | None = None,
 ) -> Iterator[Row]:
     """Yield both models' training steps and the median of their ratios, or which of them needs too much memory.
 
@@ -42,7 +42,8 @@ def compare_twins(
         runs: Measured steps of each.
         parts: In how many parts, of as many sequences each, a step takes its gradient.
         settings: Changes to both recipes.
-        warmup: Unmeasured steps of each.
+        warmup: Unmeasured steps of each; None is 3, on a CPU 10: a memory's steps differ in how many rows they touch,
+            and until the process has kept enough room for that, some wait for pages to be cleared.
 
     Raises:
         ValueError: If the sequences cannot be parted so.
@@ -54,6 +55,7 @@ def compare_twins(
     configs = [read_recipe(name, settings).model for name in names]
     for config in configs:
         check_model(config, ["training"], device=where, autocast=where.type == "cuda")
+    warmup = (10 if where.type == "cpu" else 3) if warmup is None else warmup
     if where.type == "cpu":
         keep_freed_memory()  # as training does
     common: Row = {"streams": streams, "tokens": tokens, "parts": parts, "backend": name_backend(where)}
