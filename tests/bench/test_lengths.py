@@ -109,17 +109,43 @@ def test_pieces_of_short_contexts_are_read_between_those_of_long_ones_and_times_
     read, clock = [], iter(range(1000))
     monkeypatch.setattr(prefilling, "seconds_of", lambda fn, device: (fn(), float(next(clock)))[1])
     reader = prefilling.Reader(
-        read=lambda x, state: (read.append((x.shape[1], x[0, 0, 0].item(), state)), len(read))[1],
+        read=lambda x, state: (read.append((x.shape[1], int(x[0, 0, 0]), state)), len(read))[1],
         piece=64, begin=print, backend="torch",
     )  # fmt: skip
-    hidden = torch.arange(256.0)[None, :, None]
-    short, long = prefilling.prefill_side_by_side(reader, hidden, [tiny(16), tiny(256)])
-    round_of = [(64, 0), (16, 0), (64, 64), (64, 128), (16, 0), (64, 192)]
-    assert [x[:2] for x in read] == 5 * round_of
-    assert [x[2] for x in read[:6]] == [None, None, 1, 3, None, 4]  # each goes on from its own
+    hidden = torch.arange(1024.0)[None, :, None]
+    short, long = prefilling.prefill_side_by_side(reader, hidden, [tiny(16), tiny(1024)])
+    fours = [[(64, 64 * (4 * turn + i)) for i in range(4)] for turn in range(4)]
+    again = 4 * [(16, 0)]
+    assert [x[:2] for x in read] == 5 * (fours[0] + again + fours[1] + fours[2] + again + fours[3])
+    assert [x[2] for x in read[:9]] == [None, 1, 2, 3, None, None, None, None, 4]  # each goes on from its own
     assert (short.runs, long.runs) == (5, 5)
-    assert short.median == 2 * 6 + (1 + 4) / 2
-    assert long.median == 4 * (2 * 6) + 0 + 2 + 3 + 5
+    assert short.median == ((1 + 4) + 2 * 6 * 2) / 8
+    assert long.median == (0 + 2 + 3 + 5) + 4 * 6 * 2
+
+
+def test_a_context_whose_state_does_not_fit_beside_the_others_is_left_out():
+    class State:
+        alive = 0
+
+        def __init__(self):
+            if State.alive >= 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            State.alive += 1
+
+        def __del__(self):
+            State.alive -= hasattr(self, "whole")
+
+    def read(x, state):
+        state = state or State()
+        state.whole = True
+        return state
+
+    reader = prefilling.Reader(read=read, piece=4, begin=print, backend="torch")
+    contexts = [tiny(length) for length in (256, 512, 1024)]
+    hidden = torch.zeros(1, 1024, 1)
+    for context in contexts:
+        reader.prefill(hidden[:, : context.length])
+    assert len(prefilling.prefill_what_fits(reader, hidden, contexts)) == 2
 
 
 def test_lengths_are_decoded_behind_in_turns(monkeypatch):

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fwpkm.bench.decoding import Context, Decoding, begin_attention, begin_streamed, decode_in_turns
 from fwpkm.bench.length_summary import find_crossovers, summarise_system
-from fwpkm.bench.measure import Timing, is_out_of_memory
+from fwpkm.bench.measure import Timing, if_it_fits
 from fwpkm.bench.parity import ParityError, check_parity
 from fwpkm.bench.parity_rule import check_delta_rule
-from fwpkm.bench.prefilling import Reader, prefill_side_by_side
+from fwpkm.bench.prefilling import Reader, prefill_what_fits
 from fwpkm.bench.rows import DTYPES, Row, seconds
 from fwpkm.bench.shapes import Shape, find_shape
 from fwpkm.bench.systems import CausalAttention, delta_rule_backends, make_delta_net
@@ -23,7 +23,6 @@ from fwpkm.nested import unknown_name
 from fwpkm.ops.backend import name_backend
 from fwpkm.report.svg import Curve, line_chart
 
-T = TypeVar("T")
 _PIECE = 4096
 
 
@@ -95,7 +94,7 @@ def _rows(make: Callable[[Context], Reader], contexts: Sequence[Context], common
     """Measure a system at all lengths, up to the first that there is too little memory for."""
     own = [common | {"tokens": context.length} for context in contexts]
     try:
-        reader = _if_it_fits(partial(make, contexts[0]))
+        reader = if_it_fits(partial(make, contexts[0]))
     except ParityError as error:  # a rival's; the others can be measured all the same
         yield {"what": "prefill", **own[0], "failed": str(error)}
         return
@@ -103,8 +102,8 @@ def _rows(make: Callable[[Context], Reader], contexts: Sequence[Context], common
         yield {"what": "prefill", **own[0], "failed": "out of memory"}
         return
     hidden, num_fitting = _read_each_once(reader, contexts)
-    prefills = prefill_side_by_side(reader, hidden, contexts[:num_fitting])
-    decodings = _begin_all(reader, hidden, contexts[:num_fitting])
+    prefills = prefill_what_fits(reader, hidden, contexts[:num_fitting])
+    decodings = _begin_all(reader, hidden, contexts[: len(prefills)])
     for number, (decoding, times) in enumerate(zip(decodings, decode_in_turns(decodings), strict=True)):
         how = own[number] | {"backend": reader.backend}
         yield from _rows_of(prefills[number], decoding, times, contexts[number], how)
@@ -112,21 +111,11 @@ def _rows(make: Callable[[Context], Reader], contexts: Sequence[Context], common
         yield {"what": "prefill", **own[len(decodings)], "failed": "out of memory"}
 
 
-def _if_it_fits(fn: Callable[[], T]) -> T | None:
-    """Return what `fn` does, or nothing if memory is too small for it."""
-    try:
-        return fn()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-
-
 def _read_each_once(reader: Reader, contexts: Sequence[Context]) -> tuple[Tensor, int]:
     """Prefill contexts unmeasured, shortest first, as far as memory goes; return the longest, and how many fit."""
     longest, count = torch.empty(0), 0
     for context in contexts:
-        read = _if_it_fits(partial(_read_once, reader, context))
+        read = if_it_fits(partial(_read_once, reader, context))
         if read is None:
             break
         longest, count = read, count + 1
@@ -143,7 +132,7 @@ def _begin_all(reader: Reader, hidden: Tensor, contexts: Sequence[Context]) -> l
     """Prefill contexts to decode behind, shortest first, and decode a round behind each, as far as memory goes."""
     begun: list[Decoding] = []
     for context in contexts:
-        decoding = _if_it_fits(partial(_begin, reader, hidden[:, : context.length], context))
+        decoding = if_it_fits(partial(_begin, reader, hidden[:, : context.length], context))
         if decoding is None:
             break
         begun.append(decoding)

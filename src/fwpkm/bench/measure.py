@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 _LAUNCH_CYCLES = 20_000_000
 """Of a GPU's clock, some ten milliseconds: time for the host to launch what is measured."""
@@ -87,6 +90,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def if_it_fits(fn: Callable[[], T]) -> T | None:
+    """Return what `fn` does, or nothing if memory is too small for it."""
+    try:
+        return fn()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def peak_extra_bytes(fn: Callable[[], object]) -> int | None:

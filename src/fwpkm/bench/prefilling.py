@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from fwpkm.bench.decoding import Context, Decoding
-from fwpkm.bench.measure import Timing, seconds_of
+from fwpkm.bench.measure import Timing, if_it_fits, seconds_of
 
 ROUNDS = 5
 _MOST_REPEATS, _LEAST_SHARE = 32, 8
 """In a round a context is prefilled so often that it comes to an eighth of the longest, but at most 32 times."""
+_PIECES_A_TURN = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Reader:
 
 
 class _Lane:
-    """One context that is prefilled again and again, a piece at a time."""
+    """One context that is prefilled again and again, a few pieces at a time."""
 
     def __init__(self, reader: Reader, hidden: Tensor, context: Context, longest: int) -> None:
         self.reader, self.device = reader, context.device
@@ -49,21 +50,23 @@ class _Lane:
         self.state: Any = None
         self.done, self.spent = 0, 0.0
 
-    def due(self) -> list[float]:
-        """Spread the pieces of a round evenly over it, from 0 to 1."""
+    def turns(self) -> list[tuple[float, int]]:
+        """Spread the pieces of a round evenly over it: return when each turn is due, from 0 to 1, and its pieces."""
         count = self.repeats * len(self.pieces)
-        return [(i + 0.5) / count for i in range(count)]
+        starts = range(0, count, _PIECES_A_TURN)
+        sizes = [min(_PIECES_A_TURN, count - start) for start in starts]
+        return [((start + size / 2) / count, size) for start, size in zip(starts, sizes, strict=True)]
 
-    def advance(self) -> None:
-        """Read the next piece, and time it; behind the last one begin anew."""
-        piece = self.pieces[self.done % len(self.pieces)]
-        self.spent += seconds_of(partial(self._read, piece), self.device)
-        self.done += 1
-        if self.done % len(self.pieces) == 0:
-            self.state = None
+    def advance(self, num_pieces: int) -> None:
+        """Read the next pieces, and time them together; behind the last one begin anew."""
+        self.spent += seconds_of(partial(self._read, num_pieces), self.device)
 
-    def _read(self, piece: Tensor) -> None:
-        self.state = self.reader.read(piece, self.state)
+    def _read(self, num_pieces: int) -> None:
+        for _ in range(num_pieces):
+            self.state = self.reader.read(self.pieces[self.done % len(self.pieces)], self.state)
+            self.done += 1
+            if self.done % len(self.pieces) == 0:
+                self.state = None
 
     def take_mean(self) -> float:
         """Return the mean seconds of a prefill since the last call."""
@@ -74,14 +77,26 @@ class _Lane:
 def prefill_side_by_side(reader: Reader, hidden: Tensor, contexts: Sequence[Context]) -> list[Timing]:
     """Measure contexts of the same hidden states in rounds, whose mean prefills are what is summarised.
 
-    In a round the longest is read once and shorter ones several times, their pieces between its pieces: what slows
-    the machine down for a while slows each of them for that share of its time.
+    In a round the longest is read once and shorter ones several times, a few of their pieces between a few of its
+    pieces: what slows the machine down for a while slows each of them for that share of its time. Who comes back finds
+    another's rows in the caches, for the first of these pieces.
     """
     lanes = [_Lane(reader, hidden, own, longest=hidden.shape[1]) for own in contexts]
-    turns = sorted((due, number) for number, lane in enumerate(lanes) for due in lane.due())
+    turns = sorted((due, n, size) for n, lane in enumerate(lanes) for due, size in lane.turns())
     rounds = []
     for _ in range(ROUNDS):
-        for _, number in turns:
-            lanes[number].advance()
+        for _, number, num_pieces in turns:
+            lanes[number].advance(num_pieces)
         rounds.append([lane.take_mean() for lane in lanes])
     return [Timing.of(list(means)) for means in zip(*rounds, strict=True)]
+
+
+def prefill_what_fits(reader: Reader, hidden: Tensor, contexts: Sequence[Context]) -> list[Timing]:
+    """Do so without the longest ones, if there is too little memory for the states of all of them at once."""
+    for count in range(len(contexts), 0, -1):
+        own = contexts[:count]
+        read = partial(prefill_side_by_side, reader, hidden[:, : own[-1].length], own)
+        times = if_it_fits(read)
+        if times is not None:
+            return times
+    return []

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from fwpkm.layers.norm import RMSNorm, scaled_units
 from fwpkm.layers.padding import hide_padding
@@ -83,7 +84,9 @@ class MemoryFrame(nn.Module):
         if self._gate_is_a_dot(x):
             vector = (1 + self.gate_norm.weight) * self.gate_proj.weight.mean(0)
             for_q, for_v, logits = units.scaled_units_and_dots(x, self.q_norm.eps, vector, *weights)
-            logits = logits if self.gate_proj.bias is None else logits + self.gate_proj.bias.mean()
+            logits = (logits if self.gate_proj.bias is None else logits + self.gate_proj.bias.mean()).to(
+                dtype
+            )
         elif self.gated:
             for_q, for_v, for_gate = scaled_units(x, self.q_norm.eps, *weights, self.gate_norm.weight)
             logits = self.gate_proj(for_gate).to(dtype).mean(-1)
@@ -101,9 +104,9 @@ class MemoryFrame(nn.Module):
 
     def _gate_is_a_dot(self, x: Tensor) -> bool:
         """Return whether the gate's logit is one product with each token, and nobody wants to see more of it."""
-        if not self.gated or type(self.gate_proj) is not nn.Linear or x.dtype != self.memory_dtype:
+        if not self.gated or type(self.gate_proj) is not nn.Linear or _is_hooked(self.gate_proj):
             return False
-        if torch.is_autocast_enabled(x.device.type) or _is_hooked(self.gate_proj):
+        if torch.is_autocast_enabled(x.device.type):
             return False
         own = (self.q_norm.weight, self.v_norm.weight, self.gate_norm.weight, self.gate_proj.weight)
         return units.can_normalise(x, *own)
@@ -141,12 +144,14 @@ class MemoryFrame(nn.Module):
 
 
 def _is_hooked(module: nn.Module) -> bool:
-    return bool(
-        module._forward_pre_hooks
-        or module._forward_hooks
-        or module._backward_pre_hooks
-        or module._backward_hooks
+    """Return whether somebody wants to know when the module is called, or has put a `forward` of theirs in it."""
+    own = (
+        module._forward_pre_hooks,
+        module._forward_hooks,
+        module._backward_pre_hooks,
+        module._backward_hooks,
     )
+    return any(own) or "forward" in vars(module) or bool(has_any_global_hook())
 
 
 def normalise(x: Float[Tensor, "*B D"], kind: VectorNorm) -> Float[Tensor, "*B D"]:

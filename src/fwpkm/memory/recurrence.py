@@ -229,10 +229,8 @@ def _weigh(
     num_rows: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the read weights of all windows' tokens, and the write weights of those that are written."""
-    factor = x.gate if x.write_mask is None else x.write_mask if x.gate is None else x.gate * x.write_mask
-    factor = None if factor is None else factor.flatten()
     plain = options.weights == "softmax" and options.write_rule != "release"
-    if not (plain and can_weigh(scores, factor)):
+    if not (plain and can_weigh(scores, x.gate, x.write_mask)):
         w = read_weights(scores, options.weights, temperature)
         scale = _scales(x, rows, windows, options, num_rows, w.dtype)
         return w, _write_weights(x, windows, options, w.index_select(0, writing), scale)
@@ -241,11 +239,19 @@ def _weigh(
         temperature,
         writing,
         _counts(rows, windows, options, x.q.shape[0], num_rows),
-        factor,
+        _factor(x),
         written_places(windows, x.q.shape[0], x.num_tokens, 0, scores.device),
         rate=options.value_lr,
         exact=options.write_rule == "exact",
     )
+
+
+def _factor(x: Tokens) -> Float[Tensor, " BL"] | None:
+    """Return gate times mask of all tokens."""
+    factors = [factor.flatten() for factor in (x.gate, x.write_mask) if factor is not None]
+    if len(factors) < 2:
+        return factors[0] if factors else None
+    return factors[0] * factors[1]
 
 
 def _write_weights(

@@ -92,6 +92,14 @@ def test_only_what_is_asked_for_gets_a_gradient():
     assert d_weight is None
 
 
+def test_a_vector_may_be_a_weight_too():
+    x, vector = draw((2, 3, 4), 0), draw((4,), 1)
+    fast = units.scaled_units_and_dots(x, 1e-3, vector, vector)
+    with use_backend("torch"):
+        unit, slow = spelt_out(x, 1e-3, torch.zeros_like(vector), vector)
+    assert_alike(fast, [slow, unit @ vector], [x, vector])
+
+
 def test_views_and_mixed_precisions_are_dealt_with():
     x = torch.randn(3, 8, 5).transpose(1, 2)
     weight = torch.randn(8)

@@ -150,6 +150,7 @@ def test_plain_pytorch_is_left_alone():
     score = torch.randn(3, 2)
     with use_backend("torch"):
         assert not can_weigh(score, None)
-    assert not can_weigh(score, torch.ones(3, dtype=torch.float64))
+    assert can_weigh(score, torch.ones(3), None)
+    assert not can_weigh(score, None, torch.ones(3, dtype=torch.float64))
     assert not can_weigh(score[:0], None)
     assert not can_weigh(score.bfloat16(), None)

@@ -18,7 +18,9 @@ def can_normalise(x: Float[Tensor, "*B D"], *others: Tensor | None) -> bool:
     if torch.compiler.is_compiling() or not x.numel() or not runs_compiled(x):
         return False
     given = [x, *(other for other in others if other is not None)]
-    return all(type(t) in (Tensor, nn.Parameter) and t.dtype == x.dtype and not t.is_cuda for t in given)
+    return all(
+        type(t) in (Tensor, nn.Parameter) and t.dtype == x.dtype and t.device == x.device for t in given
+    )
 
 
 def scaled_units(
@@ -105,12 +107,13 @@ class _ScaledUnits(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, vector, *weights = ctx.saved_tensors
         given, dx, found, adds = _rows(x), _fresh(x), list[Tensor | None](), False
-        for own, g in zip(weights if vector is None else (*weights, vector), grads, strict=True):
+        factors = weights if vector is None else [*weights, vector]
+        for number, (own, g) in enumerate(zip(factors, grads, strict=True)):
             if g is None:
                 found.append(None)
                 continue
             parts = own.new_zeros(len(_spans(x)), own.shape[0])
-            if own is vector:
+            if number == len(weights):
                 _run("unit_dots_back", x, given, ctx.eps, _copy(own), g.reshape(-1), adds, _rows(dx), parts)
             else:
                 _run("units_back", x, given, ctx.eps, _copy(own), ctx.shift, _rows(g), adds, _rows(dx), parts)

@@ -3,9 +3,8 @@
 import math
 from typing import no_type_check
 
-import numpy as np
-
 from fwpkm.ops.jit import jit
+from fwpkm.ops.rows import inner
 from fwpkm.ops.spans import cut_range
 from fwpkm.ops.threads import side_by_side
 
@@ -14,11 +13,11 @@ from fwpkm.ops.threads import side_by_side
 @no_type_check
 def soften(first, last, part, score, temperature, w):
     """w = softmax(score / temperature) ."""
-    inverse = w.dtype.type(1) / w.dtype.type(temperature)
+    tau = w.dtype.type(temperature)
     for t in range(first, last):
-        best, total, out = score[t, 0] * inverse, w.dtype.type(0), w[t]
+        best, total, out = score[t, 0] / tau, w.dtype.type(0), w[t]
         for j in range(out.shape[0]):
-            out[j] = score[t, j] * inverse
+            out[j] = score[t, j] / tau
             best = max(best, out[j])
         for j in range(out.shape[0]):
             out[j] = math.exp(out[j] - best)
@@ -30,14 +29,8 @@ def soften(first, last, part, score, temperature, w):
 @jit
 @no_type_check
 def norm_of(w, exact):
-    """Return what a token's write weights are divided by, and whether that depends on its read weights."""
-    total = w.dtype.type(0)
-    if not exact:
-        return w.dtype.type(1), False
-    for j in range(w.shape[0]):
-        total += w[j] * w[j]
-    tiny = np.finfo(w.dtype).tiny
-    return max(total, tiny), total >= tiny
+    """Return what a token's write weights are divided by: as the read weights add up to 1, never next to nothing."""
+    return inner(w, w) if exact else w.dtype.type(1)
 
 
 @jit
@@ -45,8 +38,8 @@ def norm_of(w, exact):
 def step(first, last, part, w, writing, counts, rate, exact, factor, places, out):
     """out_m = rate f_p w_t / (counts_m N)  for written token m, number t of all, with factor f at p = places_m."""
     for m in range(first, last):
-        own, (norm, _) = w[writing[m]], norm_of(w[writing[m]], exact)
-        scale = w.dtype.type(rate) * factor[places[m]] / norm
+        own = w[writing[m]]
+        scale = w.dtype.type(rate) * factor[places[m]] / norm_of(own, exact)
         for j in range(own.shape[0]):
             out[m, j] = scale * own[j] / w.dtype.type(counts[m, j])
 
@@ -57,13 +50,13 @@ def step_back(first, last, part, w, writing, counts, rate, exact, factor, places
     """Add to dw what d_step wants of the read weights, and set what it wants of the factors."""
     for m in range(first, last):
         own, wanted, out = w[writing[m]], d_step[m], dw[writing[m]]
-        norm, moves = norm_of(own, exact)
+        norm = norm_of(own, exact)
         scale, along = w.dtype.type(rate) / norm, w.dtype.type(0)
         for j in range(own.shape[0]):
             along += wanted[j] * own[j] / w.dtype.type(counts[m, j])
         d_factor[places[m]] = scale * along
         scale *= factor[places[m]]
-        back = w.dtype.type(2) * scale * along / norm if moves else w.dtype.type(0)
+        back = w.dtype.type(2) * scale * along / norm if exact else w.dtype.type(0)
         for j in range(own.shape[0]):
             out[j] += scale * wanted[j] / w.dtype.type(counts[m, j]) - back * own[j]
 
@@ -72,14 +65,14 @@ def step_back(first, last, part, w, writing, counts, rate, exact, factor, places
 @no_type_check
 def soften_back(first, last, part, score, temperature, w, dw, d_temperature):
     """Turn dw into what it wants of the scores, and add up what it wants of the temperature."""
-    inverse, total = w.dtype.type(1) / w.dtype.type(temperature), 0.0
+    tau, total = w.dtype.type(temperature), 0.0
     for t in range(first, last):
         own, out, mean = w[t], dw[t], w.dtype.type(0)
         for j in range(own.shape[0]):
             mean += own[j] * out[j]
         for j in range(own.shape[0]):
-            out[j] = own[j] * (out[j] - mean) * inverse
-            total -= out[j] * score[t, j] * inverse
+            out[j] = own[j] * (out[j] - mean) / tau
+            total -= out[j] * score[t, j] / tau
     d_temperature[part] = total
 
 

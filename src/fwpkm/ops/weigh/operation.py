@@ -12,11 +12,12 @@ _FEWEST_NUMBERS = 1 << 13
 """Weights that are worth a thread."""
 
 
-def can_weigh(score: Float[Tensor, "R J"], factor: Float[Tensor, " P"] | None) -> bool:
-    """Return whether `weigh` is there for these tensors."""
+def can_weigh(score: Float[Tensor, "R J"], *factors: Float[Tensor, "..."] | None) -> bool:
+    """Return whether `weigh` is there for scores and factors like these."""
     if torch.compiler.is_compiling() or not score.numel() or not runs_compiled(score):
         return False
-    return factor is None or (factor.dtype == score.dtype and factor.device == score.device)
+    given = [factor for factor in factors if factor is not None]
+    return all(factor.dtype == score.dtype and factor.device == score.device for factor in given)
 
 
 def weigh(
@@ -52,11 +53,11 @@ def weigh(
     return _Weigh.apply(score, temperature, writing, counts, factor, places, float(rate), exact)
 
 
-def _given(
-    score: Tensor, temperature: Tensor, counts: Tensor, writing: Tensor, factor: Tensor | None, places: Tensor
-) -> tuple[Any, ...]:
-    f, p = (score.new_ones(1), torch.zeros_like(places)) if factor is None else (factor, places)
-    return score, float(temperature), writing, counts, f, p
+def _factors(score: Tensor, factor: Tensor | None, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return factors and where each written token's is, ones in their order if there are none."""
+    if factor is not None:
+        return factor, places
+    return score.new_ones(places.shape), torch.arange(places.shape[0])
 
 
 class _Weigh(torch.autograd.Function):
@@ -75,8 +76,8 @@ class _Weigh(torch.autograd.Function):
         from fwpkm.ops.weigh import loops
 
         w, step = score.new_empty(score.shape), score.new_empty(counts.shape)
-        s, tau, writing, counts, f, p = _given(score, temperature, counts, writing, factor, places)
-        drive(loops.weigh_all, s, tau, writing, counts, rate, exact, f, p, w, step, *_sharing(score))
+        how = (writing, counts, rate, exact, *_factors(score, factor, places))
+        drive(loops.weigh_all, score, float(temperature), *how, w, step, *_sharing(score))
         return w, step
 
     @staticmethod
@@ -95,10 +96,10 @@ class _Weigh(torch.autograd.Function):
         ds = torch.zeros_like(w) if dw is None else dw.clone(memory_format=torch.contiguous_format)
         if d_step is None:
             d_step = score.new_zeros(counts.shape)
-        s, tau, writing, counts, f, p = _given(score, temperature, counts, writing, factor, places)
+        f, p = _factors(score, factor, places)
         d_factor = torch.zeros_like(f, memory_format=torch.contiguous_format)
         d_temperature = torch.zeros(torch.get_num_threads(), dtype=torch.float64)
-        given = (s, tau, writing, counts, ctx.rate, ctx.exact, f, p, w, d_step.contiguous())
+        given = (score, float(temperature), writing, counts, ctx.rate, ctx.exact, f, p, w, d_step)
         drive(loops.weigh_all_back, *given, ds, d_factor, d_temperature, *_sharing(score))
         own = d_temperature.sum().to(temperature.dtype).view(temperature.shape)
         return ds, own, None, None, None if factor is None else d_factor, None, None, None

@@ -3,10 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 
 from fwpkm.ops import units
 from fwpkm.testing.inputs import make_hidden, make_layer
+
+pytest.importorskip("numba")
 
 
 class Widened(nn.Linear):
@@ -78,10 +81,28 @@ def test_what_stands_in_for_the_gates_projection_is_used(short_ways):
     assert not short_ways
 
 
-def test_autocast_and_other_precisions_take_the_modules(short_ways):
+def test_hooks_on_all_modules_and_forwards_of_somebody_elses_are_called(short_ways):
+    layer, seen = make_layer(5), []
+    x = make_hidden(layer, 2, 9)
+    handle = register_module_forward_hook(lambda module, args, out: seen.append(module))
+    try:
+        layer.project(x)
+    finally:
+        handle.remove()
+    assert layer.gate_proj in seen
+    plain = layer.gate_proj.forward
+    layer.gate_proj.forward = lambda x: plain(x) + 1
+    logits = layer.gate_proj(layer.gate_norm(x)).mean(-1)
+    torch.testing.assert_close(layer.project(x)[2], logits.sigmoid())
+    assert not short_ways
+
+
+def test_under_autocast_the_gates_projection_is_narrow_as_ever(short_ways):
     layer = make_layer(4, dtype=torch.float32)
     x = make_hidden(layer, 2, 9)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        layer.project(x)
-    layer.to(torch.bfloat16).project(x.bfloat16())
+        gate = layer.project(x)[2]
+        logits = layer.gate_proj(layer.gate_norm(x)).mean(-1)
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(gate, logits.float().sigmoid(), rtol=0, atol=1e-2)
     assert not short_ways
