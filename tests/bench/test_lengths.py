@@ -102,7 +102,7 @@ def measure_with(monkeypatch, system, **changes):
 def test_lengths_are_prefilled_in_turns_and_at_last_to_be_decoded_from(monkeypatch):
     seen, read = [], lengths.SYSTEMS_BY_LENGTH["attention"](tiny(16)).read
     measure_with(monkeypatch, "attention", read=lambda x, _: (seen.append(x.shape[1]), read(x, _))[1])
-    assert seen == 7 * [16, 32, 64]  # once unmeasured, five rounds, and once more
+    assert seen == 8 * [16, 32, 64]  # once each, a round unmeasured, five rounds, and once more
 
 
 def test_pieces_of_short_contexts_are_read_between_those_of_long_ones_and_times_are_means(monkeypatch):
@@ -116,11 +116,11 @@ def test_pieces_of_short_contexts_are_read_between_those_of_long_ones_and_times_
     short, long = prefilling.prefill_side_by_side(reader, hidden, [tiny(16), tiny(1024)])
     fours = [[(64, 64 * (4 * turn + i)) for i in range(4)] for turn in range(4)]
     again = 4 * [(16, 0)]
-    assert [x[:2] for x in read] == 5 * (fours[0] + again + fours[1] + fours[2] + again + fours[3])
+    assert [x[:2] for x in read] == 6 * (fours[0] + again + fours[1] + fours[2] + again + fours[3])
     assert [x[2] for x in read[:9]] == [None, 1, 2, 3, None, None, None, None, 4]  # each goes on from its own
     assert (short.runs, long.runs) == (5, 5)
-    assert short.median == ((1 + 4) + 2 * 6 * 2) / 8
-    assert long.median == (0 + 2 + 3 + 5) + 4 * 6 * 2
+    assert short.median == ((1 + 4) + 2 * 6 * 3) / 8  # of rounds 1 to 5: the first is not measured
+    assert long.median == (0 + 2 + 3 + 5) + 4 * 6 * 3
 
 
 def test_a_context_whose_state_does_not_fit_beside_the_others_is_left_out():

@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from fwpkm.ops import blocks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of glibc's malloc")
 
@@ -45,3 +48,22 @@ def test_what_a_step_frees_is_not_mapped_anew_by_the_next() -> None:
 
 def test_settings_of_the_user_are_left_alone() -> None:
     assert min(faults(MALLOC_TRIM_THRESHOLD_="1048576")) > _PAGES // 2
+
+
+def test_free_blocks_are_bounded_and_the_bound_can_be_another_for_a_while() -> None:
+    like, size = torch.empty(0), 2 << 20
+
+    def free_after(count: int) -> int:
+        held = [blocks.large_empty((size // 4,), like) for _ in range(count)]
+        del held
+        return sum(block.nbytes for block in blocks._free)
+
+    blocks.release_blocks()
+    with blocks.keeping_blocks(3 * size):
+        assert free_after(2) == 2 * size
+        assert free_after(5) == 3 * size
+        with blocks.keeping_blocks(8 * size):
+            assert free_after(5) == 5 * size
+        assert sum(block.nbytes for block in blocks._free) == 3 * size
+    assert free_after(5) == 5 * size
+    blocks.release_blocks()

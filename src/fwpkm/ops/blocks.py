@@ -10,6 +10,8 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +25,7 @@ _MALLOPT = {"MALLOC_TRIM_THRESHOLD_": (-1, _MOST_FREE_BYTES), "MALLOC_MMAP_THRES
 
 _lock = threading.Lock()
 _free: list[np.ndarray] = []
+_most_free_bytes = _MOST_FREE_BYTES
 
 
 def large_empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -40,6 +43,19 @@ def large_empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     weakref.finalize(view, _give_back, block)  # runs once no tensor holds the view's memory
     x = torch.from_numpy(view)
     return x if x.dtype == like.dtype else x.view(like.dtype)
+
+
+@contextmanager
+def keeping_blocks(num_bytes: int) -> Iterator[None]:
+    """Keep up to so many bytes of free blocks for a while, instead of 1 GiB."""
+    global _most_free_bytes
+    before, _most_free_bytes = _most_free_bytes, num_bytes
+    try:
+        yield
+    finally:
+        _most_free_bytes = before
+        with _lock:
+            _shrink()
 
 
 def release_blocks() -> None:
@@ -75,8 +91,12 @@ def _take(num_bytes: int) -> np.ndarray:
 def _give_back(block: np.ndarray) -> None:
     with _lock:
         _free.append(block)
-        while sum(block.nbytes for block in _free) > _MOST_FREE_BYTES:
-            _free.pop(0)
+        _shrink()
+
+
+def _shrink() -> None:
+    while sum(block.nbytes for block in _free) > _most_free_bytes:
+        _free.pop(0)
 
 
 _NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.int16}
