@@ -84,9 +84,7 @@ class MemoryFrame(nn.Module):
         if self._gate_is_a_dot(x):
             vector = (1 + self.gate_norm.weight) * self.gate_proj.weight.mean(0)
             for_q, for_v, logits = units.scaled_units_and_dots(x, self.q_norm.eps, vector, *weights)
-            logits = (logits if self.gate_proj.bias is None else logits + self.gate_proj.bias.mean()).to(
-                dtype
-            )
+            logits = logits if self.gate_proj.bias is None else logits + self.gate_proj.bias.mean()
         elif self.gated:
             for_q, for_v, for_gate = scaled_units(x, self.q_norm.eps, *weights, self.gate_norm.weight)
             logits = self.gate_proj(for_gate).to(dtype).mean(-1)
@@ -100,7 +98,7 @@ class MemoryFrame(nn.Module):
         v = self.v_proj(for_v).to(dtype)
         if self._value_norm != "none":
             v = normalise(v, self._value_norm)
-        return q, v, None if logits is None else logits.sigmoid()
+        return q, v, None if logits is None else logits.to(dtype).sigmoid()
 
     def _gate_is_a_dot(self, x: Tensor) -> bool:
         """Return whether the gate's logit is one product with each token, and nobody wants to see more of it."""
