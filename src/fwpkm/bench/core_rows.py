@@ -7,7 +7,7 @@ import torch
 
 from fwpkm.bench.ceilings import Ceilings, core_work
 from fwpkm.bench.core_step import spread_and_hot_inputs, train_step
-from fwpkm.bench.measure import Timing, is_out_of_memory, peak_device_bytes, timed
+from fwpkm.bench.measure import Timing, if_it_fits, peak_device_bytes, timed
 from fwpkm.bench.parity import check_parity
 from fwpkm.bench.rows import Row, seconds
 from fwpkm.bench.scan import scan_rows
@@ -71,12 +71,12 @@ def _dense_row(shape: Shape, device: torch.device, core: Row, common: Row) -> Ro
     leaves = spread_and_hot_inputs(shape.config, shape.streams, shape.tokens, device)["spread"]
     step = partial(train_step, layer, leaves, by_definition=True)
     row = {"what": "train", "system": "core dense", **common}
-    try:
-        peak, times = peak_device_bytes(step, device), timed(step, runs=2, warmup=1, device=device)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
+    found = if_it_fits(
+        lambda: (peak_device_bytes(step, device), timed(step, runs=2, warmup=1, device=device))
+    )
+    if found is None:
         return {**row, "failed": "out of memory"}
+    peak, times = found
     row |= {**core_figures(times, shape), "peak_bytes": peak, "times_core": times.median / core["median_s"]}
     return row if peak is None else {**row, "peak_times_core": peak / core["peak_bytes"]}
 
