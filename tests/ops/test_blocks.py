@@ -67,3 +67,14 @@ def test_free_blocks_are_bounded_and_the_bound_can_be_another_for_a_while() -> N
         assert sum(block.nbytes for block in blocks._free) == 3 * size
     assert free_after(5) == 5 * size
     blocks.release_blocks()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_blocks_begin_a_page_so_that_rows_lie_in_whole_lines(dtype) -> None:
+    like = torch.empty(0, dtype=dtype)
+    for _ in range(2):  # a new one, and one that was used before
+        held = [blocks.large_empty((rows, 512), like) for rows in (2048, 3000, 4097)]
+        assert all(x.data_ptr() % 4096 == 0 for x in held)
+        for number, x in enumerate(held):
+            x.fill_(number)
+        assert [x.unique().tolist() for x in held] == [[0], [1], [2]]

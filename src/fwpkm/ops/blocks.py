@@ -20,6 +20,7 @@ from torch import Tensor
 
 _SMALLEST = 1 << 20
 _MOST_FREE_BYTES = 1 << 30
+_PAGE = 4096
 _MALLOPT = {"MALLOC_TRIM_THRESHOLD_": (-1, _MOST_FREE_BYTES), "MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20)}
 """Options of glibc's malloc, by the environment's name: their number in malloc.h, and what they are set to."""
 
@@ -85,7 +86,12 @@ def _take(num_bytes: int) -> np.ndarray:
         fitting = [i for i, block in enumerate(_free) if num_bytes <= block.nbytes <= 2 * num_bytes]
         if fitting:
             return _free.pop(min(fitting, key=lambda i: _free[i].nbytes))
-    return np.empty(-(-num_bytes // _SMALLEST) * _SMALLEST, dtype=np.uint8)
+    size = -(-num_bytes // _SMALLEST) * _SMALLEST
+    block = np.empty(
+        size + _PAGE, dtype=np.uint8
+    )  # NumPy's own begin anywhere, which has rows lie across lines
+    start = -block.ctypes.data % _PAGE
+    return block[start : start + size]
 
 
 def _give_back(block: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numba
 from numba.extending import overload
+from numba.np.numpy_support import as_dtype
 
 _ANY_ORDER = {"contract", "reassoc", "nsz"}
 
@@ -17,12 +18,20 @@ def jit(fn: Callable[..., Any]) -> Any:
 
     What was compiled is kept on disk where numba finds a place to write to.
     """
-    return _compile(fn, _ANY_ORDER)
+    return _compile(fn, _ANY_ORDER, inline=False)
 
 
-def jit_without_nan(fn: Callable[..., Any]) -> Any:
-    """Do the same for loops that never meet a NaN, so that maxima too may be taken in any order."""
-    return _compile(fn, {*_ANY_ORDER, "nnan"})
+def jit_inline(fn: Callable[..., Any]) -> Any:
+    """Do the same for what loops call in passing: a call puts seven words of every array on the stack.
+
+    Not for loops that threads run: they would be compiled anew wherever they are called, and add up in another order.
+    """
+    return _compile(fn, _ANY_ORDER, inline=True)
+
+
+def jit_inline_without_nan(fn: Callable[..., Any]) -> Any:
+    """Do the same for what never meets a NaN, so that maxima too may be taken in any order."""
+    return _compile(fn, {*_ANY_ORDER, "nnan"}, inline=True)
 
 
 def chosen_by_type(stub: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -35,8 +44,14 @@ def holds_bfloat16(kind: Any) -> bool:
     return bool(kind == numba.types.uint16)
 
 
-def _compile(fn: Callable[..., Any], fastmath: set[str]) -> Any:
+def number_type(kind: Any) -> Any:
+    """Return NumPy's type of the numbers that an array or a pointer of this type leads to."""
+    return as_dtype(kind.dtype).type
+
+
+def _compile(fn: Callable[..., Any], fastmath: set[str], *, inline: bool) -> Any:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    options["forceinline"] = inline
     name = fn.__qualname__
     fn.__qualname__ = f"{name}-{_sources()}"
     try:

@@ -11,4 +11,4 @@ from fwpkm.ops.rows import keep_row
 def put(first, last, part, rows, place, new, which):
     """Do it for places [first, last)."""
     for i in range(first, last):
-        keep_row(new[which[i]], rows[place[i]])
+        keep_row(new[which[i]], rows[place[i]], rows.shape[1])

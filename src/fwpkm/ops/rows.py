@@ -1,10 +1,13 @@
-"""Compiled loops over one row each; the larger kernels are made of them."""
+"""Compiled loops over one row each; the larger kernels are made of them.
+
+A row is an array or a pointer (`fwpkm.ops.pointers`), so its width is given.
+"""
 
 from typing import Any, no_type_check
 
 import numpy as np
 
-from fwpkm.ops.jit import chosen_by_type, holds_bfloat16, jit
+from fwpkm.ops.jit import chosen_by_type, holds_bfloat16, jit_inline, number_type
 
 
 def wide(x: Any) -> Any:
@@ -31,7 +34,19 @@ def _(x, rows):
     return (lambda x, rows: rounded_bits(x)) if holds_bfloat16(rows.dtype) else (lambda x, rows: x)
 
 
-@jit
+def zero_of(row: Any) -> Any:
+    """Return the zero of a row's numbers."""
+    raise NotImplementedError("zero_of: known to compiled loops only")
+
+
+@chosen_by_type(zero_of)
+@no_type_check
+def _(row):
+    zero = number_type(row)(0)
+    return lambda row: zero
+
+
+@jit_inline
 @no_type_check
 def rounded_bits(x):
     """Return the bits of the nearest bfloat16, the even one of two as near; NaN stays NaN."""
@@ -40,87 +55,105 @@ def rounded_bits(x):
     return np.uint16(0x7FC0) if x != x else np.uint16(np.uint32(bits + up) >> np.uint32(16))
 
 
-@jit
+@jit_inline
 @no_type_check
-def copy_row(x, out):
+def clear_row(out, width):
+    """out = 0."""
+    for d in range(width):
+        out[d] = 0
+
+
+@jit_inline
+@no_type_check
+def copy_row(x, out, width):
     """out = x."""
-    for d in range(out.shape[0]):
+    for d in range(width):
         out[d] = x[d]
 
 
-@jit
+@jit_inline
 @no_type_check
-def keep_row(x, out):
+def keep_row(x, out, width):
     """out = x , which may have to be rounded to bfloat16."""
-    for d in range(out.shape[0]):
+    for d in range(width):
         out[d] = kept(x[d], out)
 
 
-@jit
+@jit_inline
 @no_type_check
-def subtract_rows(x, y, out):
+def subtract_rows(x, y, out, width):
     """out = x - y."""
-    for d in range(out.shape[0]):
+    for d in range(width):
         out[d] = x[d] - y[d]
 
 
-@jit
+@jit_inline
 @no_type_check
-def combine_rows(x, c, y, out):
+def combine_rows(x, c, y, out, width):
     """out = x + c y."""
-    for d in range(out.shape[0]):
+    for d in range(width):
         out[d] = x[d] + c * y[d]
 
 
-@jit
+@jit_inline
 @no_type_check
-def scale_row(c, x, out):
+def scale_row(c, x, out, width):
     """out = c x."""
-    for d in range(out.shape[0]):
+    for d in range(width):
         out[d] = c * x[d]
 
 
-@jit
+@jit_inline
 @no_type_check
-def add_row(c, x, out):
+def add_row(c, x, out, width):
     """out += c x."""
-    for d in range(out.shape[0]):
+    for d in range(width):
         out[d] += c * x[d]
 
 
-@jit
+@jit_inline
 @no_type_check
-def add_kept_row(c, x, out):
+def add_kept_row(c, x, out, width):
     """out += c x , which may be of bfloat16."""
-    for d in range(out.shape[0]):
+    for d in range(width):
         out[d] += c * wide(x[d])
 
 
-@jit
+@jit_inline
 @no_type_check
-def add_four_rows(c0, x0, c1, x1, c2, x2, c3, x3, out):
+def add_four_rows(c0, x0, c1, x1, c2, x2, c3, x3, out, width):
     """out += c0 x0 + c1 x1 + c2 x2 + c3 x3: four rows on their way from memory at once."""
-    for d in range(out.shape[0]):
+    for d in range(width):
         out[d] += c0 * x0[d] + c1 * x1[d] + c2 * x2[d] + c3 * x3[d]
 
 
-@jit
+@jit_inline
 @no_type_check
-def inner(x, y):
+def inner(x, y, width):
     """Return x . y."""
-    total = x.dtype.type(0)
-    for d in range(x.shape[0]):
+    total = zero_of(x)
+    for d in range(width):
         total += x[d] * y[d]
     return total
 
 
-@jit
+@jit_inline
 @no_type_check
-def inner_four(x, y0, y1, y2, y3):
+def inner_combined(x, y, c, z, width):
+    """Return x . (y + c z)."""
+    total = zero_of(x)
+    for d in range(width):
+        total += x[d] * (y[d] + c * z[d])
+    return total
+
+
+@jit_inline
+@no_type_check
+def inner_four(x, y0, y1, y2, y3, width):
     """Return x . y0, x . y1, x . y2 and x . y3."""
-    zero = x.dtype.type(0)
+    zero = zero_of(x)
     t0, t1, t2, t3 = zero, zero, zero, zero
-    for d in range(x.shape[0]):
+    for d in range(width):
         t0 += x[d] * y0[d]
         t1 += x[d] * y1[d]
         t2 += x[d] * y2[d]
@@ -128,21 +161,21 @@ def inner_four(x, y0, y1, y2, y3):
     return t0, t1, t2, t3
 
 
-@jit
+@jit_inline
 @no_type_check
 def inner_rows(x, ids, rows, out):
     """out_j = x . rows[ids_j]."""
-    j, k = 0, ids.shape[0]
+    j, k, width = 0, ids.shape[0], rows.shape[1]
     while j + 4 <= k:
-        four = inner_four(x, rows[ids[j]], rows[ids[j + 1]], rows[ids[j + 2]], rows[ids[j + 3]])
-        out[j], out[j + 1], out[j + 2], out[j + 3] = four
+        y0, y1, y2, y3 = rows[ids[j]], rows[ids[j + 1]], rows[ids[j + 2]], rows[ids[j + 3]]
+        out[j], out[j + 1], out[j + 2], out[j + 3] = inner_four(x, y0, y1, y2, y3, width)
         j += 4
     while j < k:
-        out[j] = inner(x, rows[ids[j]])
+        out[j] = inner(x, rows[ids[j]], width)
         j += 1
 
 
-@jit
+@jit_inline
 @no_type_check
 def weighted_rows(w, ids, rows, out):
     """out = sum_j w_j rows[ids_j]."""
@@ -150,24 +183,15 @@ def weighted_rows(w, ids, rows, out):
     add_weighted_rows(w, ids, rows, out)
 
 
-@jit
+@jit_inline
 @no_type_check
 def add_weighted_rows(w, ids, rows, out):
     """out += sum_j w_j rows[ids_j]."""
-    j, k = 0, ids.shape[0]
+    j, k, width = 0, ids.shape[0], rows.shape[1]
     while j + 4 <= k:
-        add_four_rows(
-            w[j],
-            rows[ids[j]],
-            w[j + 1],
-            rows[ids[j + 1]],
-            w[j + 2],
-            rows[ids[j + 2]],
-            w[j + 3],
-            rows[ids[j + 3]],
-            out,
-        )
+        x0, x1, x2, x3 = rows[ids[j]], rows[ids[j + 1]], rows[ids[j + 2]], rows[ids[j + 3]]
+        add_four_rows(w[j], x0, w[j + 1], x1, w[j + 2], x2, w[j + 3], x3, out, width)
         j += 4
     while j < k:
-        add_row(w[j], rows[ids[j]], out)
+        add_row(w[j], rows[ids[j]], out, width)
         j += 1

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from fwpkm.ops.backend import use_backend
 from fwpkm.ops.memory_scan import can_move, memory_scan_moving_
 from fwpkm.ops.memory_scan.naive import memory_scan_naive
+from fwpkm.ops.memory_scan.numba import _streams
 from fwpkm.testing.inputs import make_scan_inputs
 
 chunk = st.tuples(st.integers(0, 4), st.integers(0, 4))
@@ -104,3 +105,39 @@ def test_where_it_cannot_it_says_so():
     assert not can_move(rows, torch.zeros(3, 5).T)
     with use_backend("torch"):
         assert not can_move(rows, base)
+
+
+@pytest.mark.parametrize("team", [True, False])
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 32), (torch.float64, 8), (torch.float64, 7)])
+def test_rows_written_past_the_cache_hold_the_same(dtype, width, team, monkeypatch):
+    if not team:
+        monkeypatch.setattr("fwpkm.ops.threads._has_team", lambda process: False)
+    monkeypatch.setattr("fwpkm.ops.memory_scan.numba._FEWEST_NUMBERS", 64)
+    x = make_scan_inputs(3, reads=[40, 33, 9], writes=[40, 30, 9], num_rows=300, pairs=6, width=width)
+    table, w, write_w, target = (t.to(dtype) for t in (x.table, x.w, x.write_w, x.target))
+    given_ = (x.rows, w, write_w, target, x.reads, x.writes)
+    expected = memory_scan_naive(
+        x.table, x.rows, *(t.double() for t in (w, write_w, target)), x.reads, x.writes
+    )
+    place, results = torch.randperm(320)[:300], []
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for least in (0, 1 << 62):
+            monkeypatch.setattr("fwpkm.ops.memory_scan.numba._STREAMED_BYTES", least)
+            storage = torch.randn(320, width, dtype=dtype)
+            assert _streams(storage, x.rows.numel()) == (least == 0 and width != 7)
+            got = memory_scan_moving_(storage, place, torch.arange(300), table, *given_)
+            results.append((got, storage[place]))
+    finally:
+        torch.set_num_threads(before)
+    for own, other, wanted in zip(*results, expected, strict=True):
+        torch.testing.assert_close(own.double(), wanted.double(), atol=1e-4, rtol=1e-4)
+        assert torch.equal(own, other)
+
+
+def test_rows_that_do_not_begin_a_line_are_not_written_past_the_cache():
+    storage = torch.zeros(33, 16)
+    assert _streams(storage, 1 << 30)
+    assert not _streams(storage.flatten()[8:-8].view(32, 16), 1 << 30)
+    assert not _streams(storage, 8)

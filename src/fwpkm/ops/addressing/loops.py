@@ -6,7 +6,7 @@ from typing import no_type_check
 import numpy as np
 
 from fwpkm.ops.addressing.constants import IDW_EPS
-from fwpkm.ops.jit import jit, jit_without_nan
+from fwpkm.ops.jit import jit, jit_inline, jit_inline_without_nan
 from fwpkm.ops.rows import add_row, inner, weighted_rows
 
 COLUMNS = 256
@@ -16,7 +16,7 @@ _GROUP = 8
 """Scores of which only the best is looked at first."""
 
 
-@jit
+@jit_inline
 @no_type_check
 def insert(v, place, values, ids):
     """Put a score where it belongs among the best so far, best first; the last one drops out."""
@@ -29,7 +29,7 @@ def insert(v, place, values, ids):
     ids[at] = place
 
 
-@jit
+@jit_inline
 @no_type_check
 def top(row, values, ids, room):
     """Find the largest of a row, best first; a NaN anywhere makes all of them NaN.
@@ -60,7 +60,7 @@ def top(row, values, ids, room):
             insert(row[d], d, values, ids)
 
 
-@jit
+@jit_inline
 @no_type_check
 def group_maxima(row, maxima):
     """Take the maximum of every group, the numbers a whole number of groups apart; return how many are NaN."""
@@ -74,7 +74,7 @@ def group_maxima(row, maxima):
     return num_nan
 
 
-@jit_without_nan
+@jit_inline_without_nan
 @no_type_check
 def lower_bound(maxima, k):
     """Return a number that at least k of the maxima reach, minus infinity if there are fewer; uses them up."""
@@ -88,7 +88,7 @@ def lower_bound(maxima, k):
     return best
 
 
-@jit
+@jit_inline
 @no_type_check
 def new_room(like, n, k):
     """Return what `top` works in, for the k best of n."""
@@ -113,7 +113,12 @@ def find_slots(first, last, part, near, x, idw, s, i, best, slot, place):
         for half in range(2):
             query = x[a, half, h, m]
             score_half(
-                near[a, half, h, m], inner(query, query), idw, s[a, half, h, m], i[a, half, h, m], room
+                near[a, half, h, m],
+                inner(query, query, query.shape[0]),
+                idw,
+                s[a, half, h, m],
+                i[a, half, h, m],
+                room,
             )
         best_pairs(s[a, 0, h, m], s[a, 1, h, m], best[a, m, h], pair)
         for j in range(k):
@@ -123,7 +128,7 @@ def find_slots(first, last, part, near, x, idw, s, i, best, slot, place):
             slot[a, m, h, j] = i[a, 0, h, m, row] * n + i[a, 1, h, m, column]
 
 
-@jit
+@jit_inline
 @no_type_check
 def score_half(near, square, idw, values, ids, room):
     """Find one half's best sub-keys and their scores, from  2 q . K - |K|^2  ("idw"), |q|^2 given, or  q . K."""
@@ -137,7 +142,7 @@ def score_half(near, square, idw, values, ids, room):
         values[j] = -math.log(distance + values.dtype.type(IDW_EPS))
 
 
-@jit
+@jit_inline
 @no_type_check
 def best_pairs(rows, columns, best, pair):
     """Find the best sums of two halves' scores, both best first; see torch.combine_halves for those not looked at."""
@@ -171,7 +176,7 @@ def pool(first, last, part, s, i, P, parts):
                 parts[part, a, half, i[a, half, h, m, j]] += share[j]
 
 
-@jit
+@jit_inline
 @no_type_check
 def pull_of(share, ids, z, scale, out):
     """out = dL/ds = P (z - sum P z) scale;  return sum P z."""
@@ -223,7 +228,7 @@ def towards(first, last, part, s, i, x, E, across, P, z, idw, b, dp):
             ids, share, out = i[a, half, h, m], P[a, half, h, m], b[a, half, h, m]
             mean = share.dtype.type(0)
             for j in range(k):
-                out[j] = inner(x[a, half, h, m], E[a, half, h, ids[j]])
+                out[j] = inner(x[a, half, h, m], E[a, half, h, ids[j]], E.shape[-1])
                 if idw:
                     out[j] = 2 * (out[j] - across[a, half, h, ids[j]]) * math.exp(s[a, half, h, m, j])
                 mean += share[j] * out[j]
@@ -261,7 +266,7 @@ def step_gradients(first, last, part, s, i, x, keys, E, P, z, b, dp, idw, ds, c,
             out = dq[a, m, h][half * d : half * d + d]
             query_gradient(slope, ids, keys[a, half, h], x[a, half, h, m], idw, out)
             for j in range(k):
-                add_row(by_E[j], E[a, half, h, ids[j]], out)
+                add_row(by_E[j], E[a, half, h, ids[j]], out, d)
 
 
 @jit
@@ -284,13 +289,13 @@ def read_gradients(first, last, part, steps, ds, s, i, x, keys, idw, c, dq):
             query_gradient(slope, i[a, half, h, m], keys[a, half, h], x[a, half, h, m], idw, out)
 
 
-@jit
+@jit_inline
 @no_type_check
 def query_gradient(slope, ids, keys, x, idw, out):
     """out = sum_j slope_j K_j, and for "idw" - q sum_j slope_j."""
     weighted_rows(slope, ids, keys, out)
     if idw:
-        add_row(-slope.sum(), x, out)
+        add_row(-slope.sum(), x, out, out.shape[0])
 
 
 @jit
@@ -307,7 +312,8 @@ def spread(first, last, part, c, i, x, total):
         for m in range(M):
             query = x[a, half, h, m][lo:hi]
             for j in range(k):
-                add_row(c[a, half, h, m, j], query, total[a, half, h, i[a, half, h, m, j]][lo:hi])
+                to = total[a, half, h, i[a, half, h, m, j]]
+                add_row(c[a, half, h, m, j], query, to[lo:hi], hi - lo)
 
 
 @jit

@@ -13,11 +13,11 @@ import numpy as np
 
 from fwpkm.ops.addressing.constants import ENTROPY_EPS, IDW_EPS
 from fwpkm.ops.addressing.loops import best_pairs, new_room, top
-from fwpkm.ops.jit import jit
+from fwpkm.ops.jit import jit, jit_inline
 from fwpkm.ops.rows import add_row, add_weighted_rows, copy_row, inner, inner_rows
 
 
-@jit
+@jit_inline
 @no_type_check
 def row_of(a, m, S, M, written):
     """Number a window's token among all streams' tokens, of which the written ones come first."""
@@ -43,7 +43,7 @@ def find_window(first, last, part, near, squares, q, start, written, num_slots, 
             if idw:
                 rank(row_near, squares[2 * a + half][h * n : h * n + n])
             top(row_near, s[half], ids[half], room)
-            weigh(s[half], inner(query, query), idw, g[a, half, h, m])
+            weigh(s[half], inner(query, query, d), idw, g[a, half, h, m])
         row = row_of(a, m, S, M, written)
         best_pairs(s[0], s[1], best[row, h], pair)
         for j in range(k):
@@ -55,7 +55,7 @@ def find_window(first, last, part, near, squares, q, start, written, num_slots, 
             cell[row, h, j] = a * num_slots + ids[0, own] * n + ids[1, other]
 
 
-@jit
+@jit_inline
 @no_type_check
 def rank(near, squares):
     """near = 2 near - |K|^2 ."""
@@ -64,7 +64,7 @@ def rank(near, squares):
         near[c] = two * near[c] - squares[c]
 
 
-@jit
+@jit_inline
 @no_type_check
 def weigh(values, square, idw, g):
     """Make the best ranks scores, best first, and give their strengths; |q|^2 is given."""
@@ -80,7 +80,7 @@ def weigh(values, square, idw, g):
             g[j] = math.exp(values[j] - values[0])
 
 
-@jit
+@jit_inline
 @no_type_check
 def pool_half(g, i, steps, P, p):
     """Take each strength's share [H, M, k] for the first tokens, and its mean per sub-key, the heads together."""
@@ -100,7 +100,7 @@ def pool_half(g, i, steps, P, p):
     return scale
 
 
-@jit
+@jit_inline
 @no_type_check
 def number_touched(i, n, tokens, number, cells):
     """Number the cells that the first tokens read, as they come; return how many there are. `number` is -1 before."""
@@ -116,7 +116,7 @@ def number_touched(i, n, tokens, number, cells):
     return touched
 
 
-@jit
+@jit_inline
 @no_type_check
 def slopes_of_entropy(p, z, slope):
     """z = phi(p)  and  slope = phi'(p) ; most sub-keys were not read, and need no logarithm."""
@@ -165,7 +165,7 @@ def step_window(
                     if idw:
                         c *= two * own_g[h, m, j]
                     r = number[h * n + own_i[h, m, j]]
-                    add_row(c, query, pulled[r])
+                    add_row(c, query, pulled[r], d)
                     weight[r] += c
         at = log_end[item, window]
         for r in range(touched):
@@ -173,13 +173,13 @@ def step_window(
             number[cell] = -1
             if log_cell.shape[1] > 0:
                 log_cell[item, at] = cell
-                copy_row(K[cell], log_row[item, at])
+                copy_row(K[cell], log_row[item, at], d)
                 at += 1
             if idw:
-                add_row(-weight[r], K[cell], pulled[r])
-            add_row(-rate, pulled[r], K[cell])
+                add_row(-weight[r], K[cell], pulled[r], d)
+            add_row(-rate, pulled[r], K[cell], d)
             if idw:
-                squares[item, cell] = inner(K[cell], K[cell])
+                squares[item, cell] = inner(K[cell], K[cell], d)
         log_end[item, window + 1] = at
 
 
@@ -233,13 +233,13 @@ def walk_back(
             i = i_all[pair : pair + size].reshape((S, 2, H, M, k))[a, half]
             place = place_all[pair : pair + size].reshape((S, 2, H, M, k))[a, half]
             for at in range(log_end[item, window], log_end[item, window + 1]):
-                copy_row(log_row[item, at], K[log_cell[item, at]])
+                copy_row(log_row[item, at], K[log_cell[item, at]], d)
             touched = number_touched(i, n, M, number, cells)
             scale = zero
             for r in range(touched):
                 pulled[r][:] = 0
                 weight[r], by_E[r] = 0, 0
-                across[r] = inner(K[cells[r]], G[cells[r]]) if idw and steps > 0 else zero
+                across[r] = inner(K[cells[r]], G[cells[r]], d) if idw and steps > 0 else zero
             if steps > 0:
                 scale = pool_half(g, i, steps, P, p)
                 slopes_of_entropy(p, z, slope)
@@ -273,12 +273,12 @@ def walk_back(
                         weight[r] += c[j]
                         by_E[r] += e[j]
                         e[j] *= -rate
-                        add_row(c[j], query, pulled[r])
+                        add_row(c[j], query, pulled[r], d)
                     add_weighted_rows(c, i[h, m], K[h * n : h * n + n], out)
                     if m < steps:
                         add_weighted_rows(e, i[h, m], G[h * n : h * n + n], out)
                     if idw:
-                        add_row(-total, query, out)
+                        add_row(-total, query, out, d)
             for r in range(touched):
                 cell = cells[r]
                 number[cell] = -1
@@ -287,10 +287,10 @@ def walk_back(
                     for x in range(d):
                         G[cell, x] = G[cell, x] * grow + pulled[r, x] - weight[r] * K[cell, x]
                 else:
-                    add_row(one, pulled[r], G[cell])
+                    add_row(one, pulled[r], G[cell], d)
 
 
-@jit
+@jit_inline
 @no_type_check
 def pull_of_step(g, i, q, start, steps, half, P, scale, rate, idw, G, number, across, b, dp):
     """b = E . ds/dK  with  E = - rate G ;  and the part of dL/dz that all tokens of a sub-key share, before phi'."""
@@ -310,7 +310,7 @@ def pull_of_step(g, i, q, start, steps, half, P, scale, rate, idw, G, number, ac
                 dp[i[h, m, j]] += P[h, m, j] * (out[j] - mean) * scale
 
 
-@jit
+@jit_inline
 @no_type_check
 def through_step(ids, share, b, z, dp, scale, ds, e):
     """Add to ds what acts through the scores of the key step; e = dL/ds ."""

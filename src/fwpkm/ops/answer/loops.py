@@ -6,7 +6,7 @@ from typing import no_type_check
 import numpy as np
 
 from fwpkm.ops.addressing.loops import best_pairs, new_room, score_half
-from fwpkm.ops.jit import jit
+from fwpkm.ops.jit import jit, jit_inline
 from fwpkm.ops.rows import add_kept_row, inner
 
 WEIGHTS = {"softmax": 0, "silu": 1, "relu": 2}
@@ -33,10 +33,10 @@ def answer(q, keys, squares, base, index, rows, temperature, topk, idw, kind, ou
             for side in range(2):
                 x = q[b, t, h][side * half : side * half + half]
                 for key in range(n):
-                    near[key] = inner(x, keys[a, side, h, key])
+                    near[key] = inner(x, keys[a, side, h, key], half)
                     if idw:
                         near[key] = 2 * near[key] - squares[a, side, h, key]
-                score_half(near, inner(x, x), idw, s[side], i[side], room)
+                score_half(near, inner(x, x, half), idw, s[side], i[side], room)
             best_pairs(s[0], s[1], w[h * topk : h * topk + topk], pair)
             for j in range(topk):
                 cell[h * topk + j] = table * n * n + i[0, pair[j] // topk] * n + i[1, pair[j] % topk]
@@ -44,7 +44,7 @@ def answer(q, keys, squares, base, index, rows, temperature, topk, idw, kind, ou
         read_row(w, cell, base, index, rows, out[b, t])
 
 
-@jit
+@jit_inline
 @no_type_check
 def weigh(w, temperature, kind):
     """Turn scores into read weights, in place; see fwpkm.ops.core.weights."""
@@ -65,7 +65,7 @@ def weigh(w, temperature, kind):
             w[j] = w[j] if not w[j] < 0 else 0
 
 
-@jit
+@jit_inline
 @no_type_check
 def read_row(w, cells, base, index, rows, out):
     """out = sum_j w_j V[cell_j], from the written rows or the table under them; no such table is zeros."""
@@ -75,9 +75,9 @@ def read_row(w, cells, base, index, rows, out):
         stream, slot = cells[j] // num_slots, cells[j] % num_slots
         row = index[stream, slot]
         if row >= 0:
-            add_kept_row(w[j], rows[row], out)
+            add_kept_row(w[j], rows[row], out, out.shape[0])
         elif base.shape[0]:
-            add_kept_row(w[j], base[slot], out)
+            add_kept_row(w[j], base[slot], out, out.shape[0])
 
 
 @jit

@@ -39,11 +39,13 @@ def scan_chunks(
     places,
     v_hat,
     answer,
+    streams,
     threads,
     fewest,
 ):
     """Read and write chunk after chunk; rows that are not in their place yet are brought there where `fetches`.
 
+    streams: Whether rows are written past the cache.
     threads, fewest: How many threads there are, and how many tokens are worth one.
     """
     J, most, one = rows.shape[1], reads.max() if reads.shape[0] else 0, V.dtype.type(1)
@@ -61,7 +63,7 @@ def scan_chunks(
             fetch_shared(V, place, base, ids, own, seen, order, start, num_shared)
             note_seen(own, alone, seen, fresh)
         given = (V, place, base, ids, own, own_w, own_write_w, target, own_aims, alone, fresh)
-        to = (own_v_hat, places[r : r + reads[c]], answer)
+        to = (own_v_hat, places[r : r + reads[c]], answer, streams)
         failed |= side_by_side(read_and_write, cut_range(reads[c], threads, fewest), (*given, *to))
         if num_shared > 0:
             spans = cut_range(num_shared, threads, rows_worth(fewest * J, num_shared, start))

@@ -9,15 +9,19 @@ from typing import no_type_check
 
 import numpy as np
 
-from fwpkm.ops.jit import jit
+from fwpkm.ops.jit import jit, jit_inline
+from fwpkm.ops.pointers import address_of, copy_past_cache, finish_stores, pointer_at, pointer_to
 from fwpkm.ops.rows import (
     add_four_rows,
     add_row,
+    clear_row,
     combine_rows,
     copy_row,
     inner,
+    inner_combined,
     scale_row,
     subtract_rows,
+    zero_of,
 )
 
 
@@ -41,65 +45,80 @@ def read_and_write(
     v_hat,
     places,
     answer,
+    streams,
 ):
     """Read for tokens [first, last) of a chunk, and write the rows that they alone address.
 
     Row r is V[place[r]], once a chunk has touched it; before, see `source_of`. A written token's target is
-    target[aims[m]]; what token m reads goes to answer[places[m]] too, unless that is negative.
+    target[aims[m]]; what token m reads goes to answer[places[m]] too, unless that is negative. With `streams`, fresh
+    rows are written past the cache.
     """
-    J = rows.shape[1]
-    error = np.empty(V.shape[1], dtype=V.dtype)
+    J, width = rows.shape[1], V.shape[1]
+    error, moved = np.empty(width, dtype=V.dtype), np.empty(width, dtype=V.dtype)
+    source, goal = find_rows(first, last, V, place, base, ids, rows, fresh)
     for m in range(first, last):
-        read_token(w[m], rows[m], fresh[m], V, place, base, ids, v_hat[m])
+        at, read = (m - first) * J, pointer_to(v_hat, m * width)
+        read_token(w[m], source[at : at + J], V, read, width)
         if places[m] >= 0:
-            copy_row(v_hat[m], answer[places[m]])
+            copy_row(read, pointer_to(answer, places[m] * width), width)
         writes = m < aims.shape[0]
         if writes:
-            subtract_rows(target[aims[m]], v_hat[m], error)
+            subtract_rows(pointer_to(target, aims[m] * width), read, error, width)
         for j in range(J):
-            row = V[place[rows[m, j]]]
+            row = pointer_at(V, goal[at + j])
             if fresh[m, j]:
-                source = source_of(rows[m, j], True, V, place, base, ids)
-                if writes:
-                    combine_rows(source, write_w[m, j], error, row)
+                if writes and streams:
+                    combine_rows(pointer_at(V, source[at + j]), write_w[m, j], error, moved, width)
+                    copy_past_cache(moved, row, width)
+                elif writes:
+                    combine_rows(pointer_at(V, source[at + j]), write_w[m, j], error, row, width)
                 else:
-                    copy_row(source, row)
+                    copy_row(pointer_at(V, source[at + j]), row, width)
             elif alone[m, j] and writes:
-                add_row(write_w[m, j], error, row)
+                add_row(write_w[m, j], error, row, width)
+    if streams:
+        finish_stores()
 
 
-@jit
+@jit_inline
 @no_type_check
-def read_token(w, rows, fresh, V, place, base, ids, out):
-    """out = sum_j w_j row_j, fresh rows from where they come from; four are on their way from memory at once."""
-    out[:] = 0
-    j, J = 0, rows.shape[0]
+def find_rows(first, last, V, place, base, ids, rows, fresh):
+    """Return where each pair's row lies before the chunk, and where it is to lie: addresses, ahead of the loop that
+    waits for memory, which gets further ahead of what it waits for the less it has to do."""
+    J = rows.shape[1]
+    source, goal = np.empty((last - first) * J, dtype=np.int64), np.empty((last - first) * J, dtype=np.int64)
+    at = 0
+    for m in range(first, last):
+        for j in range(J):
+            goal[at] = address_of(V, place[rows[m, j]] * V.shape[1])
+            source[at] = source_of(rows[m, j], V, base, ids) if fresh[m, j] else goal[at]
+            at += 1
+    return source, goal
+
+
+@jit_inline
+@no_type_check
+def source_of(row, V, base, ids):
+    """Return the address of what no chunk has touched: of base[i], or of V[-1 - i] where i = ids[row] < 0."""
+    i, width = ids[row], V.shape[1]
+    return address_of(base, i * width) if i >= 0 else address_of(V, (-1 - i) * width)
+
+
+@jit_inline
+@no_type_check
+def read_token(w, source, V, out, width):
+    """out = sum_j w_j row_j; four are on their way from memory at once."""
+    for d in range(width):
+        out[d] = 0
+    j, J = 0, source.shape[0]
     while j + 4 <= J:
-        add_four_rows(
-            w[j],
-            source_of(rows[j], fresh[j], V, place, base, ids),
-            w[j + 1],
-            source_of(rows[j + 1], fresh[j + 1], V, place, base, ids),
-            w[j + 2],
-            source_of(rows[j + 2], fresh[j + 2], V, place, base, ids),
-            w[j + 3],
-            source_of(rows[j + 3], fresh[j + 3], V, place, base, ids),
-            out,
-        )
+        x0, x1 = pointer_at(V, source[j]), pointer_at(V, source[j + 1])
+        x2, x3 = pointer_at(V, source[j + 2]), pointer_at(V, source[j + 3])
+        add_four_rows(w[j], x0, w[j + 1], x1, w[j + 2], x2, w[j + 3], x3, out, width)
         j += 4
     while j < J:
-        add_row(w[j], source_of(rows[j], fresh[j], V, place, base, ids), out)
+        add_row(w[j], pointer_at(V, source[j]), out, width)
         j += 1
-
-
-@jit
-@no_type_check
-def source_of(row, fresh, V, place, base, ids):
-    """Return where a row's present contents lie: a fresh one's in base[i], or in V[-1 - i] where i = ids[row] < 0."""
-    if not fresh:
-        return V[place[row]]
-    i = ids[row]
-    return base[i] if i >= 0 else V[-1 - i]
 
 
 @jit
@@ -108,7 +127,7 @@ def fetch_rows(V, place, base, ids, wanted):
     """Bring the rows that are wanted to their place."""
     for i in range(wanted.shape[0]):
         if wanted[i]:
-            copy_row(source_of(i, True, V, place, base, ids), V[place[i]])
+            copy_row(pointer_at(V, source_of(i, V, base, ids)), V[place[i]], V.shape[1])
 
 
 @jit
@@ -120,24 +139,24 @@ def fetch_shared(V, place, base, ids, rows, seen, order, start, num_shared):
         p = order[start[g]]
         row = rows[p // J, p % J]
         if not seen[row]:
-            copy_row(source_of(row, True, V, place, base, ids), V[place[row]])
+            copy_row(pointer_at(V, source_of(row, V, base, ids)), V[place[row]], V.shape[1])
 
 
 @jit
 @no_type_check
 def write_shared(first, last, part, V, place, rows, sign, write_w, v_hat, target, aims, order, start):
     """row += sign sum a (target - v^)  over the pairs of shared rows [first, last)."""
-    total = np.empty(V.shape[1], dtype=V.dtype)
-    J = rows.shape[1]
+    J, width = rows.shape[1], V.shape[1]
+    total = np.empty(width, dtype=V.dtype)
     for g in range(first, last):
         total[:] = 0
         for p in order[start[g] : start[g + 1]]:
             m, j = p // J, p % J
             if m < aims.shape[0]:
-                add_row(write_w[m, j], target[aims[m]], total)
-                add_row(-write_w[m, j], v_hat[m], total)
+                add_row(write_w[m, j], target[aims[m]], total, width)
+                add_row(-write_w[m, j], v_hat[m], total, width)
         p = order[start[g]]
-        add_row(sign, total, V[place[rows[p // J, p % J]]])
+        add_row(sign, total, V[place[rows[p // J, p % J]]], width)
 
 
 @jit
@@ -176,44 +195,44 @@ def walk_back(
     A row is in V, undone as far as it goes, if a later chunk touched it, and in the final `table` otherwise; what
     no earlier chunk touched need not be kept. G is zero, and not there, until a chunk has added to it.
     """
-    J = rows.shape[1]
-    error, before = np.empty(V.shape[1], dtype=V.dtype), np.empty((J, V.shape[1]), dtype=V.dtype)
+    J, width = rows.shape[1], V.shape[1]
+    error, before = np.empty(width, dtype=V.dtype), np.empty(width, dtype=V.dtype)
     for m in range(first, last):
         writes = m < aims.shape[0]
         aim = aims[m] if writes else 0
-        if writes:
-            subtract_rows(v_hat[m], target[aim], error)
-            d_target[aim][:] = 0
-        for j in range(J):
-            i = rows[m, j]
-            if writes and (has_G or later[m, j] or not alone[m, j]):
-                d_write[m, j] = -inner(error, G[i])
-                add_row(write_w[m, j], G[i], d_target[aim])
-            if alone[m, j]:
-                source = V[i] if later[m, j] else table[i]
-                if writes:
-                    combine_rows(source, write_w[m, j], error, before[j])
-                else:
-                    copy_row(source, before[j])
+        u, pull = pointer_to(d_target, aim * width), pointer_to(d_read, m * width)
         if places[m] >= 0:
-            copy_row(d_answer[places[m]], d_read[m])
+            copy_row(pointer_to(d_answer, places[m] * width), pull, width)
         else:
-            d_read[m][:] = 0
+            clear_row(pull, width)
         if writes:
-            add_row(V.dtype.type(-1), d_target[aim], d_read[m])
+            subtract_rows(pointer_to(v_hat, m * width), pointer_to(target, aim * width), error, width)
+            clear_row(u, width)
+            for j in range(J):
+                if has_G or later[m, j] or not alone[m, j]:
+                    g = pointer_to(G, rows[m, j] * width)
+                    d_write[m, j] = -inner(error, g, width)
+                    add_row(write_w[m, j], g, u, width)
+            add_row(V.dtype.type(-1), u, pull, width)
+        else:
+            clear_row(error, width)
         for j in range(J):
-            i = rows[m, j]
+            at = rows[m, j] * width
             if not alone[m, j]:
-                dw[m, j] = inner(d_read[m], V[i])
+                dw[m, j] = inner(pull, pointer_to(V, at), width)
                 continue
-            dw[m, j] = inner(d_read[m], before[j])
+            source, c = pointer_to(V if later[m, j] else table, at), write_w[m, j] if writes else zero_of(V)
             if earlier[m, j]:
-                copy_row(before[j], V[i])
+                combine_rows(source, c, error, before, width)
+                copy_row(before, pointer_to(V, at), width)
+                dw[m, j] = inner(pull, before, width)
+            else:
+                dw[m, j] = inner_combined(pull, source, c, error, width)
             if has_G or later[m, j]:
                 if has_G or wants_G or earlier[m, j]:
-                    add_row(w[m, j], d_read[m], G[i])
+                    add_row(w[m, j], pull, pointer_to(G, at), width)
             elif wants_G or earlier[m, j]:
-                scale_row(w[m, j], d_read[m], G[i])
+                scale_row(w[m, j], pull, pointer_to(G, at), width)
 
 
 @jit
@@ -225,23 +244,23 @@ def bring_shared(table, V, G, rows, later, has_G, order, start, num_shared):
         p = order[start[g]]
         i = rows[p // J, p % J]
         if not later[p // J, p % J]:
-            copy_row(table[i], V[i])
+            copy_row(table[i], V[i], V.shape[1])
             if not has_G:
-                G[i][:] = 0
+                clear_row(G[i], V.shape[1])
 
 
 @jit
 @no_type_check
 def add_shared(first, last, part, G, rows, w, d_read, order, start):
     """G[row] += sum w d v^  over the pairs of shared rows [first, last)."""
-    total = np.empty(G.shape[1], dtype=G.dtype)
-    J = rows.shape[1]
+    J, width = rows.shape[1], G.shape[1]
+    total = np.empty(width, dtype=G.dtype)
     for g in range(first, last):
         total[:] = 0
         for p in order[start[g] : start[g + 1]]:
-            add_row(w[p // J, p % J], d_read[p // J], total)
+            add_row(w[p // J, p % J], d_read[p // J], total, width)
         p = order[start[g]]
-        add_row(G.dtype.type(1), total, G[rows[p // J, p % J]])
+        add_row(G.dtype.type(1), total, G[rows[p // J, p % J]], width)
 
 
 @jit

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from fwpkm.ops.memory_scan.chunks import scan_chunks, scan_chunks_back
+from fwpkm.ops.pointers import LINE
 from fwpkm.ops.threads import array_of, drive
 
 _FEWEST_NUMBERS = 1 << 16
 """Numbers of the table that are worth a thread."""
+_STREAMED_BYTES = 8 << 20
+"""Bytes of a call's rows from which on they are written past the cache."""
 
 
 def scan_(
@@ -50,7 +53,8 @@ def scan_(
     source, of_row = (V, to[:0]) if base is None or ids is None else (array_of(base), array_of(ids))
     aim, counts = _aims(aims, target, sum(writes)), _counts(reads, writes)
     given = (V, to, base is not None, source, of_row, row, w, write_w, target, aim, *counts, places)
-    drive(scan_chunks, *given, v_hat, answer, *_sharing(row.shape[1], V.shape[1]))
+    streams = _streams(table, rows.numel())
+    drive(scan_chunks, *given, v_hat, answer, streams, *_sharing(row.shape[1], V.shape[1]))
     return v_hat, answer
 
 
@@ -102,6 +106,12 @@ def scan_back(
 
 def _counts(reads: Sequence[int], writes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(reads, dtype=np.int64), np.array(writes, dtype=np.int64)
+
+
+def _streams(table: Tensor, num_pairs: int) -> bool:
+    """Return whether rows are written past the cache: where they are whole lines, and too many to stay there."""
+    row = table.shape[1] * table.element_size()
+    return row % LINE == 0 and table.data_ptr() % LINE == 0 and num_pairs * row >= _STREAMED_BYTES
 
 
 def _sharing(pairs: int, width: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from typing import no_type_check
 
-from fwpkm.ops.jit import jit
+from fwpkm.ops.jit import jit, jit_inline
 
 
 @jit
@@ -33,7 +33,7 @@ def convolve_back(first, last, part, x, taps, dy, dx, d_taps):
                 add_product(x[b, s], dy[b, s - i], own[i])
 
 
-@jit
+@jit_inline
 @no_type_check
 def add_product(x, y, out):
     """out += x y."""

@@ -6,7 +6,7 @@ from typing import no_type_check
 import numpy as np
 
 from fwpkm.ops.answer import TINY_VARIANCE
-from fwpkm.ops.jit import jit
+from fwpkm.ops.jit import jit, jit_inline
 from fwpkm.ops.rows import inner
 
 _NEAR_ZERO = 1e-6
@@ -22,14 +22,14 @@ def units(first, last, part, x, eps, weight, shift, out):
         scale_row_to_unit(x[m], inverse_rms(x[m], eps), weight, one, out[m])
 
 
-@jit
+@jit_inline
 @no_type_check
 def inverse_rms(row, eps):
     """Return r."""
-    return row.dtype.type(1 / math.sqrt(inner(row, row) / row.shape[0] + eps))
+    return row.dtype.type(1 / math.sqrt(inner(row, row, row.shape[0]) / row.shape[0] + eps))
 
 
-@jit
+@jit_inline
 @no_type_check
 def scale_row_to_unit(row, r, weight, shift, out):
     """out = row r (shift + weight) ."""
@@ -37,7 +37,7 @@ def scale_row_to_unit(row, r, weight, shift, out):
         out[d] = row[d] * r * (shift + weight[d])
 
 
-@jit
+@jit_inline
 @no_type_check
 def pull_row_back(row, r, weight, shift, dy, out, dw):
     """out = what dy wants of the row;  dw += dy row r ."""
@@ -72,7 +72,7 @@ def units_back(first, last, part, x, eps, weight, shift, dy, adds, dx, dw):
 def unit_dots(first, last, part, x, eps, vector, out):
     """out = r x . vector ."""
     for m in range(first, last):
-        out[m] = inverse_rms(x[m], eps) * inner(x[m], vector)
+        out[m] = inverse_rms(x[m], eps) * inner(x[m], vector, vector.shape[0])
 
 
 @jit
@@ -82,7 +82,7 @@ def unit_dots_back(first, last, part, x, eps, vector, dy, adds, dx, dw):
     for m in range(first, last):
         row, out, to, r = x[m], dx[m], dw[part], inverse_rms(x[m], eps)
         scale = dy[m] * r
-        along = scale * r * r * inner(row, vector) / x.dtype.type(row.shape[0])
+        along = scale * r * r * inner(row, vector, row.shape[0]) / x.dtype.type(row.shape[0])
         if adds:
             for d in range(out.shape[0]):
                 out[d] += scale * vector[d] - along * row[d]
@@ -124,7 +124,7 @@ def normalise_back(first, last, part, y, factor, kind, dy, dx):
     width = y.shape[1]
     for m in range(first, last):
         own, g, out, f = y[m], dy[m], dx[m], factor[m]
-        along, mean = inner(own, g), y.dtype.type(0)
+        along, mean = inner(own, g, g.shape[0]), y.dtype.type(0)
         if kind == 1:
             along *= f
         else:
@@ -140,7 +140,7 @@ def normalise_back(first, last, part, y, factor, kind, dy, dx):
                 out[d] -= mean
 
 
-@jit
+@jit_inline
 @no_type_check
 def mix_row(v_hat, v, gate, gated, out):
     """out = v + g (v^ - v) , or  v^ + v ."""
@@ -178,4 +178,5 @@ def mix_back(first, last, part, v_hat, v, gate, gated, eps, weight, dy, d_hat, d
         for d in range(to_v.shape[0]):
             to_v[d] = rest * pulled[d]
         if gated:
-            d_gate[m] = inner(pulled, v_hat[m]) - inner(pulled, v[m])
+            width = pulled.shape[0]
+            d_gate[m] = inner(pulled, v_hat[m], width) - inner(pulled, v[m], width)

@@ -3,7 +3,7 @@
 import math
 from typing import no_type_check
 
-from fwpkm.ops.jit import jit
+from fwpkm.ops.jit import jit, jit_inline
 from fwpkm.ops.rows import inner
 from fwpkm.ops.spans import cut_range
 from fwpkm.ops.threads import side_by_side
@@ -26,11 +26,11 @@ def soften(first, last, part, score, temperature, w):
             out[j] /= total
 
 
-@jit
+@jit_inline
 @no_type_check
 def norm_of(w, exact):
     """Return what a token's write weights are divided by: as the read weights add up to 1, never next to nothing."""
-    return inner(w, w) if exact else w.dtype.type(1)
+    return inner(w, w, w.shape[0]) if exact else w.dtype.type(1)
 
 
 @jit
