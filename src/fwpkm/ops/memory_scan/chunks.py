@@ -11,9 +11,7 @@ from fwpkm.ops.memory_scan.loops import (
     fetch_rows,
     fetch_shared,
     find_shared,
-    look_around,
     note_chunks,
-    note_seen,
     read_and_write,
     walk_back,
     write_shared,
@@ -51,7 +49,7 @@ def scan_chunks(
     J, most, one = rows.shape[1], reads.max() if reads.shape[0] else 0, V.dtype.type(1)
     count, alone = np.zeros(place.shape[0], dtype=np.int64), np.empty((most, J), dtype=np.bool_)
     order, start = np.empty(most * J, dtype=np.int64), np.empty(most * J + 1, dtype=np.int64)
-    seen, fresh = np.ones(place.shape[0], dtype=np.bool_), np.zeros((most, J), dtype=np.bool_)
+    seen = np.ones(place.shape[0], dtype=np.bool_)
     if fetches:
         seen[:] = ids == -1 - place
     r, t, failed = 0, 0, 0
@@ -61,8 +59,7 @@ def scan_chunks(
         num_shared = find_shared(own, count, alone, order, start)
         if fetches:
             fetch_shared(V, place, base, ids, own, seen, order, start, num_shared)
-            note_seen(own, alone, seen, fresh)
-        given = (V, place, base, ids, own, own_w, own_write_w, target, own_aims, alone, fresh)
+        given = (V, place, base, ids, own, own_w, own_write_w, target, own_aims, alone, seen)
         to = (own_v_hat, places[r : r + reads[c]], answer, streams)
         failed |= side_by_side(read_and_write, cut_range(reads[c], threads, fewest), (*given, *to))
         if num_shared > 0:
@@ -101,11 +98,7 @@ def scan_chunks_back(
     """Walk back from the final table; see `fwpkm.ops.memory_scan.numba.scan_back`."""
     R, J, most, minus = table.shape[0], rows.shape[1], reads.max() if reads.shape[0] else 0, V.dtype.type(-1)
     place, count = np.arange(R), np.zeros(R, dtype=np.int64)
-    alone, later, earlier = (
-        np.empty((most, J), dtype=np.bool_),
-        np.empty((most, J), dtype=np.bool_),
-        np.empty((most, J), dtype=np.bool_),
-    )
+    alone = np.empty((most, J), dtype=np.bool_)
     order, start = np.empty(most * J, dtype=np.int64), np.empty(most * J + 1, dtype=np.int64)
     first_chunk, last_chunk = np.full(R, reads.shape[0]), np.full(R, -1)
     d_read = np.empty((most, table.shape[1]), dtype=table.dtype)
@@ -118,14 +111,13 @@ def scan_chunks_back(
         own_write_w, own_d_write = write_w[t : t + writes[c]], d_write[t : t + writes[c]]
         own_v_hat, own_aims = v_hat[r : r + reads[c]], aims[t : t + writes[c]]
         num_shared = find_shared(own, count, alone, order, start)
-        look_around(own, c, first_chunk, last_chunk, later, earlier)
-        bring_shared(table, V, G, own, later, has_G, order, start, num_shared)
+        bring_shared(table, V, G, own, c, last_chunk, has_G, order, start, num_shared)
         spans = cut_range(num_shared, threads, rows_worth(fewest * J, num_shared, start))
         if num_shared > 0:
             what = (own, minus, own_write_w, own_v_hat, target, own_aims, order, start)
             failed |= side_by_side(write_shared, spans, (V, place, *what))
         given = (table, V, G, own, own_w, own_write_w, own_v_hat, target, own_aims, d_answer)
-        where = (places[r : r + reads[c]], alone, later, earlier, has_G, wants_G)
+        where = (places[r : r + reads[c]], alone, c, first_chunk, last_chunk, has_G, wants_G)
         to = (own_dw, own_d_write, d_target, d_read)
         failed |= side_by_side(walk_back, cut_range(reads[c], threads, fewest), (*given, *where, *to))
         if num_shared > 0:

@@ -41,7 +41,7 @@ def read_and_write(
     target,
     aims,
     alone,
-    fresh,
+    seen,
     v_hat,
     places,
     answer,
@@ -55,7 +55,7 @@ def read_and_write(
     """
     J, width = rows.shape[1], V.shape[1]
     error, moved = np.empty(width, dtype=V.dtype), np.empty(width, dtype=V.dtype)
-    source, goal = find_rows(first, last, V, place, base, ids, rows, fresh)
+    source, goal, fresh = find_rows(first, last, V, place, base, ids, rows, alone, seen)
     for m in range(first, last):
         at, read = (m - first) * J, pointer_to(v_hat, m * width)
         read_token(w[m], source[at : at + J], V, read, width)
@@ -66,7 +66,7 @@ def read_and_write(
             subtract_rows(pointer_to(target, aims[m] * width), read, error, width)
         for j in range(J):
             row = pointer_at(V, goal[at + j])
-            if fresh[m, j]:
+            if fresh[at + j]:
                 if writes and streams:
                     combine_rows(pointer_at(V, source[at + j]), write_w[m, j], error, moved, width)
                     copy_past_cache(moved, row, width)
@@ -82,18 +82,27 @@ def read_and_write(
 
 @jit_inline
 @no_type_check
-def find_rows(first, last, V, place, base, ids, rows, fresh):
-    """Return where each pair's row lies before the chunk, and where it is to lie: addresses, ahead of the loop that
-    waits for memory, which gets further ahead of what it waits for the less it has to do."""
+def find_rows(first, last, V, place, base, ids, rows, alone, seen):
+    """Return where each pair's row lies before the chunk, where it is to lie, and whether no chunk touched it before.
+
+    Addresses, ahead of the loop that waits for memory: the less that one has to do, the further it gets ahead of what
+    it waits for. Notes the rows as seen; those that pairs share are there by now.
+    """
     J = rows.shape[1]
     source, goal = np.empty((last - first) * J, dtype=np.int64), np.empty((last - first) * J, dtype=np.int64)
+    fresh = np.empty((last - first) * J, dtype=np.bool_)
     at = 0
     for m in range(first, last):
         for j in range(J):
-            goal[at] = address_of(V, place[rows[m, j]] * V.shape[1])
-            source[at] = source_of(rows[m, j], V, base, ids) if fresh[m, j] else goal[at]
+            row = rows[m, j]
+            goal[at] = address_of(V, place[row] * V.shape[1])
+            fresh[at] = alone[m, j] and not seen[row]
+            source[at] = goal[at]
+            if fresh[at]:
+                source[at] = source_of(row, V, base, ids)
+                seen[row] = True
             at += 1
-    return source, goal
+    return source, goal, fresh
 
 
 @jit_inline
@@ -133,13 +142,14 @@ def fetch_rows(V, place, base, ids, wanted):
 @jit
 @no_type_check
 def fetch_shared(V, place, base, ids, rows, seen, order, start, num_shared):
-    """Bring the shared rows of a chunk that no chunk touched before to their place."""
+    """Bring the shared rows of a chunk that no chunk touched before to their place, and note them as seen."""
     J = rows.shape[1]
     for g in range(num_shared):
         p = order[start[g]]
         row = rows[p // J, p % J]
         if not seen[row]:
             copy_row(pointer_at(V, source_of(row, V, base, ids)), V[place[row]], V.shape[1])
+            seen[row] = True
 
 
 @jit
@@ -177,8 +187,9 @@ def walk_back(
     d_answer,
     places,
     alone,
-    later,
-    earlier,
+    chunk,
+    first_chunk,
+    last_chunk,
     has_G,
     wants_G,
     dw,
@@ -209,41 +220,43 @@ def walk_back(
             subtract_rows(pointer_to(v_hat, m * width), pointer_to(target, aim * width), error, width)
             clear_row(u, width)
             for j in range(J):
-                if has_G or later[m, j] or not alone[m, j]:
-                    g = pointer_to(G, rows[m, j] * width)
+                i = rows[m, j]
+                if has_G or last_chunk[i] > chunk or not alone[m, j]:
+                    g = pointer_to(G, i * width)
                     d_write[m, j] = -inner(error, g, width)
                     add_row(write_w[m, j], g, u, width)
             add_row(V.dtype.type(-1), u, pull, width)
         else:
             clear_row(error, width)
         for j in range(J):
-            at = rows[m, j] * width
+            i, at = rows[m, j], rows[m, j] * width
             if not alone[m, j]:
                 dw[m, j] = inner(pull, pointer_to(V, at), width)
                 continue
-            source, c = pointer_to(V if later[m, j] else table, at), write_w[m, j] if writes else zero_of(V)
-            if earlier[m, j]:
+            later, earlier = last_chunk[i] > chunk, first_chunk[i] < chunk
+            source, c = pointer_to(V if later else table, at), write_w[m, j] if writes else zero_of(V)
+            if earlier:
                 combine_rows(source, c, error, before, width)
                 copy_row(before, pointer_to(V, at), width)
                 dw[m, j] = inner(pull, before, width)
             else:
                 dw[m, j] = inner_combined(pull, source, c, error, width)
-            if has_G or later[m, j]:
-                if has_G or wants_G or earlier[m, j]:
+            if has_G or later:
+                if has_G or wants_G or earlier:
                     add_row(w[m, j], pull, pointer_to(G, at), width)
-            elif wants_G or earlier[m, j]:
+            elif wants_G or earlier:
                 scale_row(w[m, j], pull, pointer_to(G, at), width)
 
 
 @jit
 @no_type_check
-def bring_shared(table, V, G, rows, later, has_G, order, start, num_shared):
+def bring_shared(table, V, G, rows, chunk, last_chunk, has_G, order, start, num_shared):
     """Put the shared rows of a chunk that no later chunk touched into V, and zeros into G."""
     J = rows.shape[1]
     for g in range(num_shared):
         p = order[start[g]]
         i = rows[p // J, p % J]
-        if not later[p // J, p % J]:
+        if last_chunk[i] <= chunk:
             copy_row(table[i], V[i], V.shape[1])
             if not has_G:
                 clear_row(G[i], V.shape[1])
@@ -265,16 +278,6 @@ def add_shared(first, last, part, G, rows, w, d_read, order, start):
 
 @jit
 @no_type_check
-def look_around(rows, chunk, first_chunk, last_chunk, later, earlier):
-    """Tell which pairs of a chunk address rows that later and earlier chunks touch."""
-    for m in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            later[m, j] = last_chunk[rows[m, j]] > chunk
-            earlier[m, j] = first_chunk[rows[m, j]] < chunk
-
-
-@jit
-@no_type_check
 def note_chunks(rows, reads, first_chunk, last_chunk):
     """Note the first and the last chunk that touches each row."""
     r = 0
@@ -285,18 +288,6 @@ def note_chunks(rows, reads, first_chunk, last_chunk):
                 first_chunk[i] = min(first_chunk[i], c)
                 last_chunk[i] = c
         r += reads[c]
-
-
-@jit
-@no_type_check
-def note_seen(rows, alone, seen, fresh):
-    """Tell which pairs are alone on a row that no chunk touched before, and note the chunk's rows as seen."""
-    for m in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            fresh[m, j] = alone[m, j] and not seen[rows[m, j]]
-    for m in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            seen[rows[m, j]] = True
 
 
 @jit
