@@ -6,6 +6,8 @@ import torch
 
 pytest.importorskip("numba")
 
+from numba.core.errors import TypingError
+
 from fwpkm.ops.jit import jit
 from fwpkm.ops.pointers import (
     LINE,
@@ -56,3 +58,9 @@ def test_lines_are_copied_whole_and_their_neighbours_are_not(dtype, lines):
     expected[2] = torch.from_numpy(row)
     copy_lines(row, rows.numpy(), 2)
     assert torch.equal(rows, expected)
+
+
+@pytest.mark.parametrize("rows", [np.zeros((4, 8))[:, ::2], np.zeros((4, 8)).T])
+def test_arrays_that_are_not_contiguous_are_refused(rows):
+    with pytest.raises(TypingError, match="contiguous arrays only"):
+        add_by_pointers(1.0, rows, 0, 1)

@@ -87,10 +87,8 @@ def _take(num_bytes: int) -> np.ndarray:
         if fitting:
             return _free.pop(min(fitting, key=lambda i: _free[i].nbytes))
     size = -(-num_bytes // _SMALLEST) * _SMALLEST
-    block = np.empty(
-        size + _PAGE, dtype=np.uint8
-    )  # NumPy's own begin anywhere, which has rows lie across lines
-    start = -block.ctypes.data % _PAGE
+    block = np.empty(size + _PAGE, dtype=np.uint8)
+    start = -block.ctypes.data % _PAGE  # rows of blocks that begin anywhere lie across lines of the cache
     return block[start : start + size]
 
 

@@ -11,16 +11,24 @@ from typing import no_type_check
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 LINE = 64
 """Bytes that a processor moves between its caches at once."""
 
 
+@no_type_check
+def _check_contiguous(array):
+    if not isinstance(array, types.Array) or array.layout != "C":
+        raise TypingError(f"pointers lead into contiguous arrays only, got {array}")
+
+
 @intrinsic
 @no_type_check
 def pointer_to(typing_context, array, number):
     """Return a pointer to the number of that place in a contiguous array, whatever its shape."""
+    _check_contiguous(array)
 
     def generate(context, builder, signature, values):
         data = context.make_array(array)(context, builder, values[0]).data
@@ -33,6 +41,7 @@ def pointer_to(typing_context, array, number):
 @no_type_check
 def address_of(typing_context, array, number):
     """Return the address of the number of that place in a contiguous array, whatever its shape."""
+    _check_contiguous(array)
 
     def generate(context, builder, signature, values):
         data = context.make_array(array)(context, builder, values[0]).data
@@ -62,6 +71,7 @@ def copy_past_cache(typing_context, row, out, width):
     For rows that are overwritten whole and not soon read again. Both must be a whole number of lines, the pointer at
     the beginning of one, and `finish_stores` must follow before another thread looks at it.
     """
+    _check_contiguous(row)
 
     def generate(context, builder, signature, values):
         lanes = ir.VectorType(context.get_data_type(row.dtype), LINE * 8 // row.dtype.bitwidth).as_pointer()
