@@ -24,17 +24,20 @@ def _check_contiguous(array):
         raise TypingError(f"pointers lead into contiguous arrays only, got {array}")
 
 
+@no_type_check
+def _place(context, builder, signature, values):
+    """Return the pointer to that number of an array."""
+    array, number = signature.args
+    data = context.make_array(array)(context, builder, values[0]).data
+    return builder.gep(data, [context.cast(builder, values[1], number, types.intp)])
+
+
 @intrinsic
 @no_type_check
 def pointer_to(typing_context, array, number):
     """Return a pointer to the number of that place in a contiguous array, whatever its shape."""
     _check_contiguous(array)
-
-    def generate(context, builder, signature, values):
-        data = context.make_array(array)(context, builder, values[0]).data
-        return builder.gep(data, [context.cast(builder, values[1], number, types.intp)])
-
-    return types.CPointer(array.dtype)(array, number), generate
+    return types.CPointer(array.dtype)(array, number), _place
 
 
 @intrinsic
@@ -44,9 +47,9 @@ def address_of(typing_context, array, number):
     _check_contiguous(array)
 
     def generate(context, builder, signature, values):
-        data = context.make_array(array)(context, builder, values[0]).data
-        pointer = builder.gep(data, [context.cast(builder, values[1], number, types.intp)])
-        return builder.ptrtoint(pointer, context.get_value_type(types.intp))
+        return builder.ptrtoint(
+            _place(context, builder, signature, values), context.get_value_type(types.intp)
+        )
 
     return types.intp(array, number), generate
 
