@@ -8,6 +8,7 @@ from typing import Any, no_type_check
 import numpy as np
 
 from fwpkm.ops.jit import chosen_by_type, holds_bfloat16, jit_inline, number_type
+from fwpkm.ops.pointers import pointer_to
 
 
 def wide(x: Any) -> Any:
@@ -163,35 +164,39 @@ def inner_four(x, y0, y1, y2, y3, width):
 
 @jit_inline
 @no_type_check
-def inner_rows(x, ids, rows, out):
-    """out_j = x . rows[ids_j]."""
-    j, k, width = 0, ids.shape[0], rows.shape[1]
+def inner_rows(x, ids, rows, first, out, width):
+    """out_j = x . rows[first + ids_j] , rows a contiguous array of such a width."""
+    j, k = 0, ids.shape[0]
     while j + 4 <= k:
-        y0, y1, y2, y3 = rows[ids[j]], rows[ids[j + 1]], rows[ids[j + 2]], rows[ids[j + 3]]
+        y0, y1, y2, y3 = four_rows(ids, j, rows, first, width)
         out[j], out[j + 1], out[j + 2], out[j + 3] = inner_four(x, y0, y1, y2, y3, width)
         j += 4
     while j < k:
-        out[j] = inner(x, rows[ids[j]], width)
+        out[j] = inner(x, pointer_to(rows, (first + ids[j]) * width), width)
         j += 1
 
 
 @jit_inline
 @no_type_check
-def weighted_rows(w, ids, rows, out):
-    """out = sum_j w_j rows[ids_j]."""
-    out[:] = 0
-    add_weighted_rows(w, ids, rows, out)
-
-
-@jit_inline
-@no_type_check
-def add_weighted_rows(w, ids, rows, out):
-    """out += sum_j w_j rows[ids_j]."""
-    j, k, width = 0, ids.shape[0], rows.shape[1]
+def add_weighted_rows(w, ids, rows, first, out, width):
+    """out += sum_j w_j rows[first + ids_j] , rows a contiguous array of such a width."""
+    j, k = 0, ids.shape[0]
     while j + 4 <= k:
-        x0, x1, x2, x3 = rows[ids[j]], rows[ids[j + 1]], rows[ids[j + 2]], rows[ids[j + 3]]
+        x0, x1, x2, x3 = four_rows(ids, j, rows, first, width)
         add_four_rows(w[j], x0, w[j + 1], x1, w[j + 2], x2, w[j + 3], x3, out, width)
         j += 4
     while j < k:
-        add_row(w[j], rows[ids[j]], out, width)
+        add_row(w[j], pointer_to(rows, (first + ids[j]) * width), out, width)
         j += 1
+
+
+@jit_inline
+@no_type_check
+def four_rows(ids, j, rows, first, width):
+    """Return pointers to rows[first + ids_j] and those of the three ids behind."""
+    return (
+        pointer_to(rows, (first + ids[j]) * width),
+        pointer_to(rows, (first + ids[j + 1]) * width),
+        pointer_to(rows, (first + ids[j + 2]) * width),
+        pointer_to(rows, (first + ids[j + 3]) * width),
+    )

@@ -5,157 +5,35 @@ from typing import no_type_check
 
 import numpy as np
 
-from fwpkm.ops.addressing.constants import IDW_EPS
-from fwpkm.ops.jit import jit, jit_inline, jit_inline_without_nan
-from fwpkm.ops.rows import add_row, inner, weighted_rows
+from fwpkm.ops.addressing.search import find_best, new_found, new_room, num_blocks
+from fwpkm.ops.jit import jit, jit_inline
+from fwpkm.ops.lanes import num_lanes
+from fwpkm.ops.rows import add_row, add_weighted_rows, inner
 
 COLUMNS = 256
 """Columns of a sub-key gradient that are added up in one go."""
 
-_GROUP = 8
-"""Scores of which only the best is looked at first."""
-
-
-@jit_inline
-@no_type_check
-def insert(v, place, values, ids):
-    """Put a score where it belongs among the best so far, best first; the last one drops out."""
-    at = values.shape[0] - 1
-    while at > 0 and v > values[at - 1]:
-        values[at] = values[at - 1]
-        ids[at] = ids[at - 1]
-        at -= 1
-    values[at] = v
-    ids[at] = place
-
-
-@jit_inline
-@no_type_check
-def top(row, values, ids, room):
-    """Find the largest of a row, best first; a NaN anywhere makes all of them NaN.
-
-    k numbers at least reach the k-th best of any groups' maxima, so nothing below that bound is looked at. Sifting
-    without branches is several times faster than one pass that keeps the best so far.
-    """
-    maxima, coarse, groups, places = room
-    for j in range(values.shape[0]):
-        values[j] = -np.inf
-        ids[j] = j
-    if group_maxima(row, maxima) > 0:
-        values[:] = np.nan
-        return
-    group_maxima(maxima, coarse)
-    bound = lower_bound(coarse, values.shape[0])
-    num_groups, num_places = 0, 0
-    for g in range(maxima.shape[0]):
-        groups[num_groups] = g
-        num_groups += maxima[g] >= bound
-    for at in range(num_groups):
-        for d in range(groups[at], row.shape[0], maxima.shape[0]):
-            places[num_places] = d
-            num_places += row[d] >= bound
-    for at in range(num_places):
-        d = places[at]
-        if row[d] > values[-1]:
-            insert(row[d], d, values, ids)
-
-
-@jit_inline
-@no_type_check
-def group_maxima(row, maxima):
-    """Take the maximum of every group, the numbers a whole number of groups apart; return how many are NaN."""
-    num_groups, num_nan = maxima.shape[0], 0
-    maxima[:] = -np.inf
-    for start in range(0, row.shape[0], num_groups):
-        span = row[start : start + num_groups]
-        for g in range(span.shape[0]):
-            maxima[g] = span[g] if span[g] > maxima[g] else maxima[g]
-            num_nan += span[g] != span[g]
-    return num_nan
-
-
-@jit_inline_without_nan
-@no_type_check
-def lower_bound(maxima, k):
-    """Return a number that at least k of the maxima reach, minus infinity if there are fewer; uses them up."""
-    best = maxima.dtype.type(-np.inf)
-    for _ in range(k):
-        best = maxima.dtype.type(-np.inf)
-        for g in range(maxima.shape[0]):
-            best = max(best, maxima[g])
-        for g in range(maxima.shape[0]):
-            maxima[g] = maxima[g] if maxima[g] < best else maxima.dtype.type(-np.inf)
-    return best
-
-
-@jit_inline
-@no_type_check
-def new_room(like, n, k):
-    """Return what `top` works in, for the k best of n."""
-    num_groups = -(-n // _GROUP)
-    return (
-        np.empty(num_groups, dtype=like.dtype),
-        np.empty(min(num_groups, 2 * k), dtype=like.dtype),
-        np.empty(num_groups + 1, dtype=np.int64),
-        np.empty(n + 1, dtype=np.int64),
-    )
-
 
 @jit
 @no_type_check
-def find_slots(first, last, part, near, x, idw, s, i, best, slot, place):
-    """Find each token's best sub-keys, then the best pairs of these."""
-    _, _, H, M, n = near.shape
-    k = s.shape[-1]
-    pair, room = np.empty(k, dtype=np.int64), new_room(near, n, k)
-    for token in range(first, last):
-        a, h, m = token // (H * M), token // M % H, token % M
-        for half in range(2):
-            query = x[a, half, h, m]
-            score_half(
-                near[a, half, h, m],
-                inner(query, query, query.shape[0]),
-                idw,
-                s[a, half, h, m],
-                i[a, half, h, m],
-                room,
-            )
-        best_pairs(s[a, 0, h, m], s[a, 1, h, m], best[a, m, h], pair)
-        for j in range(k):
-            row, column = pair[j] // k, pair[j] % k
-            place[a, 0, h, m, j] = row
-            place[a, 1, h, m, j] = column
-            slot[a, m, h, j] = i[a, 0, h, m, row] * n + i[a, 1, h, m, column]
-
-
-@jit_inline
-@no_type_check
-def score_half(near, square, idw, values, ids, room):
-    """Find one half's best sub-keys and their scores, from  2 q . K - |K|^2  ("idw"), |q|^2 given, or  q . K."""
-    top(near, values, ids, room)
-    if not idw:
-        return
-    for j in range(values.shape[0]):
-        distance = square - values[j]
-        if distance < 0:
-            distance = values.dtype.type(0)
-        values[j] = -math.log(distance + values.dtype.type(IDW_EPS))
-
-
-@jit_inline
-@no_type_check
-def best_pairs(rows, columns, best, pair):
-    """Find the best sums of two halves' scores, both best first; see torch.combine_halves for those not looked at."""
-    k = rows.shape[0]
-    for j in range(k):
-        best[j] = rows[0] + columns[j]
-        pair[j] = j
-    for row in range(1, k):
-        for column in range(k // (row + 1)):
-            v = rows[row] + columns[column]
-            if not v > best[k - 1]:
-                break
-            insert(v, row * k + column, best, pair)
+def find_slots(first, last, part, x, keys, squares, idw, s, i, best, slot, place):
+    """Find the best sub-keys, then the best pairs of these, for blocks [first, last) of a head's tokens each."""
+    (_, _, H, M, d), n, k, lanes = x.shape, keys.shape[3], s.shape[-1], num_lanes(x)
+    blocks, room, found = num_blocks(M, x), new_room(x, n, d, k), new_found(x, k)
+    scores, _, ids, sums, pair = found
+    for number in range(first, last):
+        a, h, start = number // (H * blocks), number // blocks % H, number % blocks * lanes
+        tokens, asked = min(lanes, M - start), ((2 * a * H + h) * M + start) * d
+        find_best(x, asked, d, H * M * d, tokens, keys, squares, (2 * a * H + h) * n, H * n, idw, room, found)
+        for t in range(tokens):
+            m = start + t
+            for j in range(k):
+                row, column = pair[j, t] // k, pair[j, t] % k
+                for half in range(2):
+                    s[a, half, h, m, j], i[a, half, h, m, j] = scores[half, j, t], ids[half, j, t]
+                place[a, 0, h, m, j], place[a, 1, h, m, j] = row, column
+                best[a, m, h, j] = sums[j, t]
+                slot[a, m, h, j] = ids[0, row, t] * n + ids[1, column, t]
 
 
 @jit
@@ -293,7 +171,8 @@ def read_gradients(first, last, part, steps, ds, s, i, x, keys, idw, c, dq):
 @no_type_check
 def query_gradient(slope, ids, keys, x, idw, out):
     """out = sum_j slope_j K_j, and for "idw" - q sum_j slope_j."""
-    weighted_rows(slope, ids, keys, out)
+    out[:] = 0
+    add_weighted_rows(slope, ids, keys, 0, out, out.shape[0])
     if idw:
         add_row(-slope.sum(), x, out, out.shape[0])
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fwpkm.ops.addressing import loops
 from fwpkm.ops.addressing.constants import ENTROPY_EPS
+from fwpkm.ops.lanes import VECTOR_BYTES
 from fwpkm.ops.threads import run_spans, split_range
 
 _FEWEST_NUMBERS = 1 << 20
@@ -17,36 +18,22 @@ _SIFTING = 8
 
 
 def find_slots(
-    near: Tensor, x: Tensor, topk: int, score: str
+    x: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Pick the best slots from  2 q . K - |K|^2  ("idw") or  q . K  ("dot"), [S, 2, H, M, n].
-
-    Args:
-        near: What ranks the sub-keys.
-        x: Half queries [S, 2, H, M, d].
-        topk: k.
-        score: How a query half is compared with a sub-key.
+    """Find the best slots of half queries `x` [S, 2, H, M, d] among sub-keys [S, 2, H, n, d], |K|^2 [S, 2, H, n].
 
     Returns:
         Scores and slots [S, M, H, k], best first; the slots' places among the halves' best, and the scores and
         ids of those, [S, 2, H, M, k].
     """
-    S, _, H, M, _ = near.shape
-    s = near.new_empty(S, 2, H, M, topk)
-    place, i = (near.new_empty(s.shape, dtype=torch.int64) for _ in range(2))
+    (S, _, H, M, d), n = x.shape, keys.shape[3]
+    s = x.new_empty(S, 2, H, M, topk)
+    place, i = (x.new_empty(s.shape, dtype=torch.int64) for _ in range(2))
     best, slot = s.new_empty(S, M, H, topk), i.new_empty(S, M, H, topk)
-    run_spans(
-        loops.find_slots,
-        _tokens(s, 2 * _SIFTING * near.shape[-1]),
-        near,
-        x,
-        score == "idw",
-        s,
-        i,
-        best,
-        slot,
-        place,
-    )
+    lanes = VECTOR_BYTES // x.element_size()
+    few_blocks = max(1, _FEWEST_NUMBERS // (2 * lanes * n * (d + _SIFTING)))
+    spans = split_range(S * H * -(-M // lanes), smallest=few_blocks)
+    run_spans(loops.find_slots, spans, x, keys, squares, score == "idw", s, i, best, slot, place)
     return best, slot, place, s, i
 
 

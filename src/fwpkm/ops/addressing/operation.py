@@ -13,7 +13,6 @@ from fwpkm.ops.addressing.torch import (
     best_sub_keys,
     combine_halves,
     grouped,
-    nearness,
     per_stream,
     step_keys,
 )
@@ -134,9 +133,8 @@ def _find_slots(q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str)
 def _compiled_slots(x: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, ...]:
     from fwpkm.ops.addressing.numba import find_slots
 
-    S, _, H, n, _ = keys.shape
-    near = nearness(x, keys.flatten(0, 2), squares.flatten(0, 2), score).view(S, 2, H, -1, n)
-    return find_slots(near, x.view(*near.shape[:-1], x.shape[-1]), topk, score)
+    S, _, H, _, d = keys.shape
+    return find_slots(x.view(S, 2, H, -1, d), keys, squares, topk, score)
 
 
 def _triton_slots(q: Tensor, keys: Tensor, squares: Tensor, topk: int, score: str) -> tuple[Tensor, ...]:

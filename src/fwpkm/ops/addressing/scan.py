@@ -110,33 +110,25 @@ def _address_windows(
     """Return scores, cells, moved keys and their squares; then what the backward needs, all flat: the slots' places
     among the halves' best, strengths and ids of sub-keys, and, if it `learns`, a log of the steps: cells, their old
     contents, and where each window's end."""
-    from fwpkm.ops.addressing.scan_window import find_and_step
-    from fwpkm.ops.threads import array_of, drive
+    from fwpkm.ops.addressing.scan_windows import address_in_turn, address_streams
+    from fwpkm.ops.threads import array_of, drive, run_spans, split_range
 
     windows = np.array(plan, dtype=np.int64).reshape(-1, 6)
-    (S, _, H, Dk), n, k = q.shape, keys.shape[-2], topk
-    tensors = _room(q, keys, windows, topk, learns)
-    best, cell, moved, squares_moved, place, g, i, log_cell, log_row, log_end = tensors
+    (S, T, H, Dk), n = q.shape, keys.shape[-2]
+    best, cell, moved, squares_moved, place, g, i, *log = _room(q, keys, windows, topk, learns)
     moved.copy_(keys)
     squares_moved.copy_(squares)
-    log_end.zero_()
-    q = q.contiguous()
-    x = q.unflatten(-1, (2, Dk // 2)).permute(0, 3, 2, 1, 4).reshape(S * 2 * H, -1, Dk // 2)
-    own = tuple(array_of(t) for t in (moved.view(S * 2, H * n, -1), squares_moved.view(S * 2, H * n)))
-    halves, slots = (tuple(array_of(t) for t in kept) for kept in ((g, i, place), (best, cell)))
-    asked, log = array_of(q), tuple(array_of(t) for t in (log_cell, log_row, log_end))
-    near = q.new_empty(S * 2 * H * int(windows[:, _TOKENS].max(initial=0)) * n)
-    turned, idw = moved.flatten(0, 2).transpose(1, 2), score == "idw"
-    few_tokens = max(1, _FEWEST_NUMBERS // (2 * _SIFTING * n))
-    for number, (first, M, written, steps, row, pair) in enumerate(windows.tolist()):
-        scores = near[: S * 2 * H * M * n].view(S * 2 * H, M, n)
-        torch.bmm(x[:, first : first + M], turned, out=scores)
-        own_halves = (t[pair : pair + 2 * S * H * M * k].reshape(S, 2, H, M, k) for t in halves)
-        to = (t[row : row + S * M] for t in slots)
-        given = (scores.view(S, 2, H, M, n), asked, first, written, n * n, idw, *own_halves, *to)
-        few_items = max(1, _FEWEST_NUMBERS // max(1, _STEPPING * H * steps * k * Dk))
-        step = (number, steps, step_size, *own, *log, torch.get_num_threads(), few_tokens, few_items)
-        drive(find_and_step, *given, *step)
+    log[-1].zero_()
+    own = (moved.view(S * 2, H * n, -1), squares_moved.view(S * 2, H * n))
+    out = (tuple(array_of(t) for t in group) for group in ((g, i, place), (best, cell), log))
+    given = (windows, q, *own, n * n, step_size, score == "idw", *out)
+    few_tokens = max(1, _FEWEST_NUMBERS // (2 * H * n * (Dk // 2 + _SIFTING)))
+    threads = torch.get_num_threads()
+    if S % threads == 0 or 4 * threads <= S:  # no thread waits for another
+        run_spans(address_streams, split_range(S, smallest=-(-few_tokens // T)), *given)
+    else:
+        drive(address_in_turn, *given, threads, few_tokens, _FEWEST_NUMBERS // _STEPPING)
+    log_cell, log_row, log_end = log
     return best.flatten(1), cell.flatten(1), moved, squares_moved, place, g, i, log_cell, log_row, log_end
 
 
@@ -196,7 +188,7 @@ def _backward_of_windows(
     step_size: float,
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of queries and of the first sub-keys."""
-    from fwpkm.ops.addressing import scan_loops as loops
+    from fwpkm.ops.addressing.scan_back import walk_back
     from fwpkm.ops.threads import run_spans, split_range
 
     windows = np.array(plan, dtype=np.int64).reshape(-1, 6)
@@ -212,7 +204,7 @@ def _backward_of_windows(
     own_keys, own_D = (t.view(2 * S, H * n, Dk // 2) for t in (keys, D))
     kept = (windows, g, i, place, q, d_best.view(-1, H, topk))
     run_spans(
-        loops.walk_back,
+        walk_back,
         spans,
         *kept,
         step_size,

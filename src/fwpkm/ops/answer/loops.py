@@ -5,8 +5,9 @@ from typing import no_type_check
 
 import numpy as np
 
-from fwpkm.ops.addressing.loops import best_pairs, new_room, score_half
+from fwpkm.ops.addressing.search_one import best_pairs, rank_one, room_of_one, score_best, take_best_of_one
 from fwpkm.ops.jit import jit, jit_inline
+from fwpkm.ops.pointers import pointer_to
 from fwpkm.ops.rows import add_kept_row, inner
 
 WEIGHTS = {"softmax": 0, "silu": 1, "relu": 2}
@@ -18,7 +19,7 @@ def answer(q, keys, squares, base, index, rows, temperature, topk, idw, kind, ou
     """out = sum_j w_j V[slot_j] for every token."""
     B, T, H, Dk = q.shape
     n, half = keys.shape[3], Dk // 2
-    near, room = np.empty(n, dtype=q.dtype), new_room(q, n, topk)
+    near, room = np.empty(n, dtype=q.dtype), room_of_one(q, n, topk)
     s, i = np.empty((2, topk), dtype=q.dtype), np.empty((2, topk), dtype=np.int64)
     w, cell, pair = (
         np.empty(H * topk, dtype=q.dtype),
@@ -31,12 +32,11 @@ def answer(q, keys, squares, base, index, rows, temperature, topk, idw, kind, ou
         table = b if index.shape[0] > 1 else 0
         for h in range(H):
             for side in range(2):
-                x = q[b, t, h][side * half : side * half + half]
-                for key in range(n):
-                    near[key] = inner(x, keys[a, side, h, key], half)
-                    if idw:
-                        near[key] = 2 * near[key] - squares[a, side, h, key]
-                score_half(near, inner(x, x, half), idw, s[side], i[side], room)
+                x = pointer_to(q, ((b * T + t) * H + h) * Dk + side * half)
+                rank_one(x, keys, squares, ((2 * a + side) * H + h) * n, idw, half, near)
+                take_best_of_one(near, s[side], i[side], room)
+                if idw:
+                    score_best(s[side], inner(x, x, half))
             best_pairs(s[0], s[1], w[h * topk : h * topk + topk], pair)
             for j in range(topk):
                 cell[h * topk + j] = table * n * n + i[0, pair[j] // topk] * n + i[1, pair[j] % topk]
