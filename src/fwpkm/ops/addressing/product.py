@@ -2,15 +2,16 @@
 
 from typing import no_type_check
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core.errors import TypingError
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from fwpkm.ops.lanes import Lanes, multiply_add, spread_number, vector_place
 
-ROWS = 8 if llvm.get_host_cpu_features().get("avx512f") else 2
+_, _, _FEATURES = cpu_target.target_context.codegen().magic_tuple()
+ROWS = 8 if "+avx512f" in _FEATURES else 2
 """Sub-keys at once: their sums must fit into registers, beside the queries."""
 _WORD = ir.IntType(64)
 
