@@ -134,6 +134,19 @@ def test_points_that_cannot_be_drawn_are_left_out() -> None:
     assert "nothing to draw" in nothing
 
 
+@pytest.mark.parametrize(
+    ("top", "ticks"),
+    [(5964.1, ["0", "1,491", "2,982", "4,473", "5,964"]), (0.4, ["0", "0.1", "0.2", "0.3", "0.4"])],
+)
+def test_heights_are_written_as_people_write_them(top: float, ticks: list[str]) -> None:
+    curve = Curve(name="a", x=(1.0, 2.0), y=(0.0, top))
+    texts = [
+        x.text
+        for x in ElementTree.fromstring(line_chart([curve], x_title="x", y_title="y")).iter(f"{SVG}text")
+    ]
+    assert texts[:5] == ticks
+
+
 def test_an_axis_without_a_power_of_two_still_has_a_label() -> None:
     drawn = line_chart([Curve(name="a", x=(5.0, 6.0), y=(0.0, 1.0))], x_title="x", y_title="y")
     labels = [t.text for t in ElementTree.fromstring(drawn).iter(f"{SVG}text")]

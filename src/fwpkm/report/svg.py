@@ -122,7 +122,7 @@ class _Frame:
             y = self.y_low + (self.y_high - self.y_low) * i / 4
             _, at = self.place(2.0**self.x_low, y)
             yield f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#ddd"/>'
-            yield _text(_LEFT - 8, at + 4, f"{y:.3g}", "end")
+            yield _text(_LEFT - 8, at + 4, f"{y:,.0f}" if abs(y) >= 1000 else f"{y:.3g}", "end")
         for power in self._powers():
             at, _ = self.place(2.0**power, self.y_low)
             yield _text(at, _HEIGHT - _BOTTOM + 18, f"{2.0**power:,.0f}", "middle")
