@@ -49,8 +49,9 @@ def new_room(like, n, d, k):
     ranks, maxima = np.empty((n, lanes), dtype=like.dtype), np.empty((groups, lanes), dtype=like.dtype)
     hits = np.empty(n + 1, dtype=np.int64), np.empty(n + 1, dtype=np.uint64)
     candidates = np.empty((n, lanes), dtype=like.dtype), new_whole(like, n), np.empty(lanes, dtype=np.int64)
-    one = np.empty(n, dtype=like.dtype), np.empty(k, dtype=like.dtype), np.empty(k, dtype=np.int64)
-    return queries, square, ranks, maxima, hits, candidates, one, room_of_one(like, n, k)
+    own, own_ids = np.empty(k, dtype=like.dtype), np.empty(k, dtype=np.int64)
+    of_one = np.empty(n, dtype=like.dtype), own, own_ids, room_of_one(like, n, k)
+    return queries, square, ranks, maxima, hits, candidates, of_one
 
 
 @jit_inline
@@ -73,28 +74,31 @@ def find_best(q, first, apart, across, tokens, keys, squares, cell, cells_apart,
     keys: Sub-keys [..., d] and their squares [...]; a half's begin at `cell`, the other's `cells_apart` behind.
     room: As `new_room` makes it. found: As `new_found` makes it, all with tokens last; a pair a, b is a k + b.
     """
+    queries, square, ranks, maxima, hits, candidates, of_one = room
     scores, strengths, ids, best, pair = found
     for half in range(2):
         start, own, own_cell = first + half * across, scores[half], cell + half * cells_apart
         if _FEW * tokens < num_lanes(q):
-            find_one_by_one(q, start, apart, tokens, keys, squares, own_cell, idw, room, own, ids[half])
+            find_one_by_one(
+                q, start, apart, tokens, keys, squares, own_cell, idw, of_one, square, own, ids[half]
+            )
         else:
-            lay_beside(q, start, apart, tokens, room[0], room[1])
-            rank_all(keys, squares, own_cell, idw, room[0], room[2])
-            take_best(room[2], room[3], room[4], room[5], own, ids[half])
-        weigh(own, tokens, room[1], idw, strengths[half])
+            lay_beside(q, start, apart, tokens, queries, square)
+            rank_all(keys, squares, own_cell, idw, queries, ranks)
+            take_best(ranks, maxima, hits, candidates, own, ids[half])
+        weigh(own, tokens, square, idw, strengths[half])
     join_halves(scores[0], scores[1], best, pair)
 
 
 @jit_inline
 @no_type_check
-def find_one_by_one(q, first, apart, tokens, keys, squares, cell, idw, room, values, ids):
+def find_one_by_one(q, first, apart, tokens, keys, squares, cell, idw, of_one, square, values, ids):
     """Find each token's largest ranks, and |q|^2, without the work of lanes that stay empty."""
-    (ranks, own, own_ids), square, d = room[6], room[1], keys.shape[-1]
+    (ranks, own, own_ids, room), d = of_one, keys.shape[-1]
     for t in range(tokens):
         query = pointer_to(q, first + t * apart)
         rank_one(query, keys, squares, cell, idw, d, ranks)
-        take_best_of_one(ranks, own, own_ids, room[7])
+        take_best_of_one(ranks, own, own_ids, room)
         square[t] = inner(query, query, d)
         for j in range(own.shape[0]):
             values[j, t], ids[j, t] = own[j], own_ids[j]
