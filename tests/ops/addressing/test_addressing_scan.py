@@ -84,9 +84,8 @@ def test_all_windows_at_once_equal_one_after_the_other(seed, S, H, n, half, scor
         torch.testing.assert_close(fast[name], value, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize(
-    "threads", [1, 3, 4]
-)  # three: one a stream; four, as two: each window's tokens are shared out
+# Three threads take a stream each; of two and of four all share out each window's tokens.
+@pytest.mark.parametrize("threads", [1, 3, 4])
 @pytest.mark.parametrize("team", [True, False])
 def test_threads_change_nothing(threads, team, monkeypatch):
     if not team:
