@@ -16,7 +16,7 @@ from numba import types
 from fwpkm.ops.fork import works
 from fwpkm.ops.jit import jit
 from fwpkm.ops.spans import cut_range
-from fwpkm.ops.threads import drive, run_spans, side_by_side, split_range
+from fwpkm.ops.threads import drive, run_range, run_spans, side_by_side, split_range
 
 
 @given(num_items=st.integers(0, 50), threads=st.integers(1, 5), smallest=st.integers(1, 9))
@@ -91,6 +91,30 @@ def test_every_span_is_done_once_and_writes_into_the_tensors(threads, spans, dty
         wanted[first:last] += 0.5 * (part + 1)
     assert torch.equal(out, wanted)
     assert log[:, 0].tolist() == [4.0 * part if part < len(spans) else 0.0 for part in range(4)]
+
+
+def test_one_span_runs_the_code_that_several_run(team, monkeypatch):
+    """What is compiled for a team may add up in another order than the loop that it was made of."""
+    entered = []
+    monkeypatch.setattr(
+        "fwpkm.ops.fork.forked", lambda kernel: lambda spans, *_: entered.append(spans.tolist())
+    )
+    for spans in ([(0, 6)], [(0, 2), (2, 6)]):
+        run_spans(number, spans, 1.0, torch.zeros(6), np.zeros((2, 1)))
+    assert entered == [[[0, 6]], [[0, 2], [2, 6]]]
+
+
+@pytest.mark.parametrize("num_items", [0, 1, 5, 6, 17])
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
+def test_a_range_is_cut_only_where_that_is_worth_it(threads, num_items, num_threads):
+    out, log, before = torch.zeros(num_items), np.zeros((4, 1)), torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        run_range(number, num_items, 1.0, out, log, smallest=3)
+    finally:
+        torch.set_num_threads(before)
+    parts = out.unique_consecutive().tolist()
+    assert parts == [float(part + 1) for part in range(min(num_threads, num_items // 3) or min(1, num_items))]
 
 
 def test_more_spans_than_threads_are_all_done(threads):

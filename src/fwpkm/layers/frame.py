@@ -51,7 +51,7 @@ class MemoryFrame(nn.Module):
     ) -> None:
         super().__init__()
         self._head_dim, self._query_norm, self._value_norm = head_dim, query_norm, value_norm
-        self._query_norm_over = query_norm_over
+        self._normed_width = (query_dim if query_norm_over == "all" else head_dim) // 2
         self.q_norm, self.q_proj = RMSNorm(dim, eps=eps), nn.Linear(dim, query_dim, bias=bias)
         self.v_norm, self.v_proj = RMSNorm(dim, eps=eps), nn.Linear(dim, value_dim, bias=bias)
         self.gated = gate_logits > 0
@@ -77,7 +77,7 @@ class MemoryFrame(nn.Module):
         self, x: Float[Tensor, "B T D"]
     ) -> tuple[Float[Tensor, "B T H Dk"], Float[Tensor, "B T Dv"], Float[Tensor, "B T"] | None]:
         """Return queries, values and gates (None without a gate) in the precision of the memory."""
-        if self._query_norm == "none" and can_frame(x, self.memory_dtype):
+        if can_frame(x, self.memory_dtype):
             return self._project_few(x)
         dtype, weights = self.memory_dtype, [self.q_norm.weight, self.v_norm.weight]
         logits = None
@@ -92,8 +92,7 @@ class MemoryFrame(nn.Module):
             for_q, for_v = scaled_units(x, self.q_norm.eps, *weights)
         q = self.q_proj(for_q).to(dtype)
         if self._query_norm != "none":
-            half = (q.shape[-1] if self._query_norm_over == "all" else self._head_dim) // 2
-            q = normalise(q.unflatten(-1, (-1, half)), self._query_norm).flatten(-2)
+            q = normalise(q.unflatten(-1, (-1, self._normed_width)), self._query_norm).flatten(-2)
         q = q.unflatten(-1, (-1, self._head_dim))
         v = self.v_proj(for_v).to(dtype)
         if self._value_norm != "none":
@@ -111,13 +110,14 @@ class MemoryFrame(nn.Module):
 
     def _project_few(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Do the same for a few tokens, whose time goes into the number of operations."""
-        from fwpkm.ops.answer.frame import normalised_
+        from fwpkm.ops.answer.frame import normalised
         from fwpkm.ops.answer.frame import scaled_units as scaled_few
 
         norms = [self.q_norm, self.v_norm] + ([self.gate_norm] if self.gated else [])
         for_q, for_v, *for_gate = scaled_few(x, self.q_norm.eps, *(norm.weight for norm in norms))
-        q = self.q_proj(for_q).unflatten(-1, (-1, self._head_dim))
-        v = normalised_(self.v_proj(for_v), self._value_norm)
+        q = normalised(self.q_proj(for_q).unflatten(-1, (-1, self._normed_width)), self._query_norm)
+        q = q.flatten(-2).unflatten(-1, (-1, self._head_dim))
+        v = normalised(self.v_proj(for_v), self._value_norm)
         return q, v, self.gate_proj(for_gate[0]).mean(-1).sigmoid() if self.gated else None
 
     def fuse(

@@ -98,29 +98,28 @@ def _note(first, last, part, seen):
 @no_type_check
 def _fork(typing_context, kernel, spans, args):
     """Run kernel(first, last, part, *args) on a team with one thread a span; return whether any call raised."""
-    call = kernel.dispatcher
-
-    def member(spans, args, first, size):
-        for part in range(first, spans.shape[0], size):
-            call(spans[part, 0], spans[part, 1], part, *args)
-
-    signature = types.void(spans, args, types.intp, types.intp)
+    call = kernel.get_call_type(typing_context, (types.intp, types.intp, types.intp, *args.types), {})
 
     def generate(context, builder, _, values):
+        compiled = kernel.dispatcher.get_compile_result(call)
+        context.active_code_library.add_linking_library(compiled.library)
         items = cgutils.unpack_tuple(builder, values[2])
         bare = [_uncounted(context, builder, *pair) for pair in zip(args.types, items, strict=True)]
         given = (_uncounted(context, builder, spans, values[1]), context.make_tuple(builder, args, bare))
         shared = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [*given, _WORD(0)]))
-        compiled = context.compile_subroutine(builder, member, signature)
-        task = _task(context, builder.module, compiled.fndesc, signature, shared.type)
-        shape = context.make_array(spans)(context, builder, values[1]).shape
-        num_spans = builder.trunc(cgutils.unpack_tuple(builder, shape)[0], _WORD)
+        task = _task(context, builder.module, compiled.fndesc, call, spans, shared.type)
+        num_spans = builder.trunc(_num_spans(context, builder, spans, values[1]), _WORD)
         run = ir.FunctionType(ir.VoidType(), [task.type, _BYTES, _WORD, _WORD])
         run = cgutils.get_or_insert_function(builder.module, run, "fwpkm_parallel")
         builder.call(run, [task, builder.bitcast(shared, _BYTES), num_spans, _WORD(0)])
         return builder.load(cgutils.gep_inbounds(builder, shared, 0, 2))
 
     return types.int32(kernel, spans, args), generate
+
+
+@no_type_check
+def _num_spans(context, builder, kind, spans):
+    return cgutils.unpack_tuple(builder, context.make_array(kind)(context, builder, spans).shape)[0]
 
 
 @no_type_check
@@ -134,9 +133,9 @@ def _uncounted(context, builder, kind, value):
 
 
 @no_type_check
-def _task(context, module, member, signature, shared_type):
+def _task(context, module, loop, signature, spans_kind, shared_type):
     """Write the function that each thread of a team runs, for what they share: spans, arguments, and an error mark."""
-    name = f"{member.llvm_func_name}.task"
+    name = f"{loop.llvm_func_name}.task"
     if name in module.globals:  # a driver may run a loop twice
         return module.globals[name]
     task = ir.Function(module, ir.FunctionType(ir.VoidType(), [_BYTES]), name=name)
@@ -144,18 +143,25 @@ def _task(context, module, member, signature, shared_type):
     builder = ir.IRBuilder(task.append_basic_block())
     shared = builder.bitcast(task.args[0], shared_type)
     spans, args, mark = (cgutils.gep_inbounds(builder, shared, 0, i) for i in range(3))
+    spans, args = builder.load(spans), cgutils.unpack_tuple(builder, builder.load(args))
     number = ir.FunctionType(_WORD, [])
-    places = [
+    first, size = (
         builder.sext(
             builder.call(cgutils.get_or_insert_function(module, number, name), []),
             context.get_value_type(types.intp),
         )
         for name in ("fwpkm_thread", "fwpkm_num_threads")
-    ]
-    given = [builder.load(spans), builder.load(args), *places]
-    callee = context.declare_function(module, member)
-    status, _ = context.call_conv.call_function(builder, callee, signature.return_type, signature.args, given)
-    with builder.if_then(status.is_error):
-        builder.store(_WORD(1), mark)
+    )
+    bounds = context.make_array(spans_kind)(context, builder, spans)
+    num_spans = _num_spans(context, builder, spans_kind, spans)
+    with cgutils.for_range_slice(builder, first, num_spans, size) as (part, _):
+        places = (
+            cgutils.get_item_pointer(context, builder, spans_kind, bounds, [part, part.type(end)])
+            for end in (0, 1)
+        )
+        ends = [builder.load(place) for place in places]
+        status, _ = context.call_internal_no_propagate(builder, loop, signature, [*ends, part, *args])
+        with builder.if_then(status.is_error):
+            builder.store(_WORD(1), mark)
     builder.ret_void()
     return task

@@ -25,8 +25,8 @@ def put_rows(
     """
     if runs_compiled(new) and rows.is_contiguous():
         from fwpkm.ops.put_loops import put
-        from fwpkm.ops.threads import run_spans, split_range
+        from fwpkm.ops.threads import run_range
 
-        run_spans(put, split_range(place.shape[0], smallest=_FEWEST_ROWS), rows, place, new, which)
+        run_range(put, place.shape[0], rows, place, new, which, smallest=_FEWEST_ROWS)
     else:
         rows.index_copy_(0, place, new.index_select(0, which).to(rows.dtype))

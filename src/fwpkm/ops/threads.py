@@ -24,6 +24,17 @@ def split_range(num_items: int, *, smallest: int = 1) -> list[Span]:
     return list(pairwise(num_items * i // parts for i in range(parts + 1)))
 
 
+def run_range(kernel: Callable[..., object], num_items: int, *args: Any, smallest: int) -> None:
+    """Call kernel(first, last, part, *args) for a whole range, cut by `split_range`.
+
+    A range too short for two spans goes to the kernel at once, as it would with any number of threads.
+    """
+    if num_items < 2 * smallest:
+        kernel(0, num_items, 0, *_arrays(args))
+    else:
+        run_spans(kernel, split_range(num_items, smallest=smallest), *args)
+
+
 def run_spans(kernel: Callable[..., object], spans: Sequence[Span], *args: Any) -> None:
     """Call kernel(first, last, part, *args) for all spans side by side; tensors go in as arrays.
 
@@ -32,13 +43,15 @@ def run_spans(kernel: Callable[..., object], spans: Sequence[Span], *args: Any) 
         spans: The first and last items of each call; `part` counts them.
         args: Handed to every call.
     """
-    arrays = [array_of(x) if isinstance(x, Tensor) else x for x in args]
-    if len(spans) == 1:
-        kernel(*spans[0], 0, *arrays)
-    elif spans and _has_team(os.getpid()):
+    arrays = _arrays(args)
+    if spans and _has_team(os.getpid()):
         from fwpkm.ops.fork import forked
 
-        forked(kernel)(np.array(spans), *arrays)
+        forked(kernel)(
+            np.array(spans), *arrays
+        )  # one span too: what `forked` compiles may add up in another order
+    elif len(spans) == 1:
+        kernel(*spans[0], 0, *arrays)
     elif spans:
         pool = _pool(os.getpid())
         calls = [pool.submit(kernel, *span, part, *arrays) for part, span in enumerate(spans)]
@@ -54,7 +67,7 @@ def drive(driver: Callable[..., int], *args: Any) -> None:
             what `side_by_side` returned, all of it or'ed together.
         args: Handed to it; tensors go in as arrays.
     """
-    arrays = [array_of(x) if isinstance(x, Tensor) else x for x in args]
+    arrays = _arrays(args)
     if _has_team(os.getpid()):
         from fwpkm.ops.fork import compiled
 
@@ -80,6 +93,10 @@ def array_of(x: Tensor) -> np.ndarray:
     """
     x = (x.detach() if x.requires_grad else x).contiguous()
     return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()
+
+
+def _arrays(args: Sequence[Any]) -> list[Any]:
+    return [array_of(x) if isinstance(x, Tensor) else x for x in args]
 
 
 @lru_cache(maxsize=1)

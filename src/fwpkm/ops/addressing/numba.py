@@ -9,7 +9,7 @@ from torch import Tensor
 from fwpkm.ops.addressing import loops
 from fwpkm.ops.addressing.constants import ENTROPY_EPS
 from fwpkm.ops.lanes import VECTOR_BYTES
-from fwpkm.ops.threads import run_spans, split_range
+from fwpkm.ops.threads import run_range, run_spans, split_range
 
 _FEWEST_NUMBERS = 1 << 20
 """Numbers to add up that are worth a thread."""
@@ -32,8 +32,8 @@ def find_slots(
     best, slot = s.new_empty(S, M, H, topk), i.new_empty(S, M, H, topk)
     lanes = VECTOR_BYTES // x.element_size()
     few_blocks = max(1, _FEWEST_NUMBERS // (2 * lanes * n * (d + _SIFTING)))
-    spans = split_range(S * H * -(-M // lanes), smallest=few_blocks)
-    run_spans(loops.find_slots, spans, x, keys, squares, score == "idw", s, i, best, slot, place)
+    given = (x, keys, squares, score == "idw", s, i, best, slot, place)
+    run_range(loops.find_slots, S * H * -(-M // lanes), *given, smallest=few_blocks)
     return best, slot, place, s, i
 
 
@@ -41,7 +41,7 @@ def step_keys(s: Tensor, i: Tensor, x: Tensor, keys: Tensor, step_size: Tensor, 
     """Return the sub-keys after the entropy step of the tokens in `s` and `i`, the first ones of x [S, 2, H, M, d]."""
     P, z, _ = _entropy(s, i, keys)
     c = torch.empty_like(P)
-    run_spans(loops.pull, _tokens(s, s.shape[-1]), s, i, P, z, score == "idw", c)
+    run_range(loops.pull, _num_tokens(s), s, i, P, z, score == "idw", c, smallest=_few(s.shape[-1]))
     total, c_sum = _spread(c, i, x, keys)
     if score == "idw":
         total.addcmul_(keys, c_sum[..., None], value=-1)
@@ -53,7 +53,8 @@ def read_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of queries [S, M, H, Dk] and sub-keys where no key step was taken."""
     ds, c, dq, idw = _scattered(d_best, place, s), torch.empty_like(s), _like_queries(x), score == "idw"
-    run_spans(loops.read_gradients, _tokens(s, _row_numbers(s, x)), 0, ds, s, i, x, keys, idw, c, dq)
+    few = _few(_row_numbers(s, x))
+    run_range(loops.read_gradients, _num_tokens(s), 0, ds, s, i, x, keys, idw, c, dq, smallest=few)
     total, c_sum = _spread(c, i, x, keys)
     return dq, total.addcmul_(keys, c_sum[..., None], value=-1) if idw else total
 
@@ -74,14 +75,15 @@ def step_backward(
     ds, c, dq = _scattered(d_best, place, s), torch.empty_like(s), _like_queries(x)
     own_s, own_i = s[..., :step_tokens, :].contiguous(), i[..., :step_tokens, :].contiguous()
     P, z, slope = _entropy(own_s, own_i, keys)
-    b, e, own = torch.empty_like(P), torch.empty_like(P), _tokens(P, each)
+    b, e, own = torch.empty_like(P), torch.empty_like(P), split_range(_num_tokens(P), smallest=_few(each))
     across = (keys * E).sum(-1)
     dp = x.new_zeros(len(own), keys.shape[0], 2, keys.shape[-2])
     run_spans(loops.towards, own, own_s, own_i, x, E, across, P, z, idw, b, dp)
     dp = dp.sum(0) * slope
-    own = _tokens(P, 4 * each)
-    run_spans(loops.step_gradients, own, own_s, own_i, x, keys, E, P, z, b, dp, idw, ds, c, e, dq)
-    run_spans(loops.read_gradients, _tokens(s, each), step_tokens, ds, s, i, x, keys, idw, c, dq)
+    stepped = (own_s, own_i, x, keys, E, P, z, b, dp, idw, ds, c, e, dq)
+    run_range(loops.step_gradients, _num_tokens(P), *stepped, smallest=_few(4 * each))
+    only_read = (step_tokens, ds, s, i, x, keys, idw, c, dq)
+    run_range(loops.read_gradients, _num_tokens(s), *only_read, smallest=_few(each))
     total, c_sum = _spread(c, i, x, keys)
     if idw:
         total.addcmul_(keys, c_sum[..., None], value=-1)
@@ -89,9 +91,14 @@ def step_backward(
     return dq, total
 
 
-def _tokens(s: Tensor, numbers: int) -> list[tuple[int, int]]:
-    """Share out the tokens of scores [S, 2, H, M, k], each of which adds up so many numbers."""
-    return split_range(s[:, 0, ..., 0].numel(), smallest=max(1, _FEWEST_NUMBERS // numbers))
+def _num_tokens(s: Tensor) -> int:
+    """Count the tokens of scores [S, 2, H, M, k]."""
+    return s[:, 0, ..., 0].numel()
+
+
+def _few(numbers: int) -> int:
+    """Return how many tokens that each add up so many numbers are worth a thread."""
+    return max(1, _FEWEST_NUMBERS // numbers)
 
 
 def _row_numbers(s: Tensor, x: Tensor) -> int:
@@ -106,14 +113,14 @@ def _like_queries(x: Tensor) -> Tensor:
 def _scattered(d_best: Tensor | None, place: Tensor, s: Tensor) -> Tensor:
     ds = torch.zeros_like(s)
     if d_best is not None:
-        run_spans(loops.scatter, _tokens(s, s.shape[-1]), d_best, place, ds)
+        run_range(loops.scatter, _num_tokens(s), d_best, place, ds, smallest=_few(s.shape[-1]))
     return ds
 
 
 def _entropy(s: Tensor, i: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the rows' softmax P, and  phi(p)  and  phi'(p)  of every sub-key, [S, 2, n]."""
     S, _, H, M, _ = s.shape
-    spans, P = _tokens(s, s.shape[-1]), torch.empty_like(s)
+    spans, P = split_range(_num_tokens(s), smallest=_few(s.shape[-1])), torch.empty_like(s)
     parts = s.new_zeros(len(spans), S, 2, keys.shape[-2])
     run_spans(loops.pool, spans, s, i, P, parts)
     p = parts.sum(0) / (H * M)
@@ -126,12 +133,13 @@ def _spread(c: Tensor, i: Tensor, x: Tensor, keys: Tensor) -> tuple[Tensor, Tens
     S, _, H, _, d = keys.shape
     total, c_sum = torch.zeros_like(keys, memory_format=torch.contiguous_format), _sums(c, i, keys)
     items = S * 2 * H * -(-d // loops.COLUMNS)
-    spans = split_range(items, smallest=max(1, _FEWEST_NUMBERS * items // (2 * c.numel() * d + 1)))
-    run_spans(loops.spread, spans, c, i, x, total)
+    few = max(1, _FEWEST_NUMBERS * items // (2 * c.numel() * d + 1))
+    run_range(loops.spread, items, c, i, x, total, smallest=few)
     return total, c_sum
 
 
 def _sums(c: Tensor, i: Tensor, keys: Tensor) -> Tensor:
     total = c.new_zeros(keys.shape[:-1])
-    run_spans(loops.per_key_sum, [(0, total[..., 0].numel())], c, i, total)
+    items = total[..., 0].numel()
+    run_range(loops.per_key_sum, items, c, i, total, smallest=items)
     return total

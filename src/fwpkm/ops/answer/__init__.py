@@ -106,8 +106,8 @@ def read_cells(
         triton.read_cells(w, cells, base, index, rows, out)
         return out
     from fwpkm.ops.answer.loops import read
-    from fwpkm.ops.threads import run_spans, split_range
+    from fwpkm.ops.threads import run_range
 
-    spans = split_range(w.shape[0], smallest=_FEWEST_READS)
-    run_spans(read, spans, w, cells, rows[:0] if base is None else base, index, rows, out)
+    own = rows[:0] if base is None else base
+    run_range(read, w.shape[0], w, cells, own, index, rows, out, smallest=_FEWEST_READS)
     return out

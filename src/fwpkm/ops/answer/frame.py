@@ -18,16 +18,17 @@ def scaled_units(x: Float[Tensor, "B T D"], eps: float, *weights: Float[Tensor, 
     """Return  unit_rms(x) (1 + weight)  for every weight."""
     given, out = _rows(x), x.new_empty(len(weights), *x.shape).unbind()
     for weight, y in zip(weights, out, strict=True):
-        loops.units(0, len(given), 0, given, eps, array_of(weight), 1.0, _rows(y))
+        loops.units(0, len(given), 0, given, eps, _own(weight), 1.0, _rows(y))
     return list(out)
 
 
-def normalised_(v: Float[Tensor, "B T Dv"], kind: str) -> Float[Tensor, "B T Dv"]:
-    """Normalise the last dimension in place: see `fwpkm.layers.frame.normalise`."""
-    if kind != "none":
-        rows = _rows(v)
-        loops.normalise(0, len(rows), 0, rows, KINDS[kind], rows, np.empty(len(rows), dtype=rows.dtype))
-    return v
+def normalised(x: Float[Tensor, "*B D"], kind: str) -> Float[Tensor, "*B D"]:
+    """Normalise the last dimension: see `fwpkm.layers.frame.normalise`."""
+    if kind == "none":
+        return x
+    given, out = _rows(x), torch.empty_like(x, memory_format=torch.contiguous_format)
+    loops.normalise(0, len(given), 0, given, KINDS[kind], _rows(out), np.empty(len(given), dtype=given.dtype))
+    return out
 
 
 def mixed_units(
@@ -40,9 +41,14 @@ def mixed_units(
     """Return  unit_rms(g v^ + (1 - g) v) (1 + weight) , without a gate of  v^ + v ."""
     out = torch.empty_like(v)
     given, gates = (_rows(v_hat), _rows(v)), array_of(v[..., 0] if gate is None else gate).reshape(-1)
-    loops.mix(0, len(gates), 0, *given, gates, gate is not None, eps, array_of(weight), _rows(out))
+    loops.mix(0, len(gates), 0, *given, gates, gate is not None, eps, _own(weight), _rows(out))
     return out
 
 
 def _rows(x: Tensor) -> Any:
     return array_of(x).reshape(-1, x.shape[-1])
+
+
+def _own(weight: Tensor) -> Any:
+    """Copy a parameter: what NumPy has looked at can no longer be freed, and FSDP2 frees gathered weights."""
+    return array_of(weight.detach().clone())

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fwpkm.ops.apply import apply
 from fwpkm.ops.backend import runs_compiled
 
 _FEWEST_NUMBERS = 1 << 17
@@ -16,7 +17,7 @@ def short_conv(full: Float[Tensor, "B S D"], weight: Float[Tensor, "D K"]) -> Fl
     """Return  y_t = sum_i weight_i full_{t + i}  for T = S - K + 1 tokens; both of one dtype, S >= K - 1."""
     plain = all(type(x) in (Tensor, nn.Parameter) for x in (full, weight))
     if plain and full.numel() and not torch.compiler.is_compiling() and runs_compiled(full):
-        return _ShortConv.apply(full, weight)
+        return apply(_ShortConv, full, weight)
     return _shifted_sum(full, weight)
 
 
@@ -34,11 +35,11 @@ class _ShortConv(torch.autograd.Function):
     @staticmethod
     def forward(full: Tensor, weight: Tensor) -> Tensor:
         from fwpkm.ops.short_conv import loops
-        from fwpkm.ops.threads import run_spans
+        from fwpkm.ops.threads import run_range
 
         (B, S, D), K = full.shape, weight.shape[1]
         y = full.new_empty(B, S - K + 1, D)
-        run_spans(loops.convolve, _spans(B * (S - K + 1), D), full, _taps(weight), y)
+        run_range(loops.convolve, B * (S - K + 1), full, _taps(weight), y, smallest=_few(D))
         return y
 
     @staticmethod
@@ -49,11 +50,11 @@ class _ShortConv(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         from fwpkm.ops.short_conv import loops
-        from fwpkm.ops.threads import run_spans
+        from fwpkm.ops.threads import run_spans, split_range
 
         full, weight = ctx.saved_tensors
         (B, S, D), taps = full.shape, _taps(weight)
-        d_full, spans = full.new_empty(full.shape), _spans(B * S, D)
+        d_full, spans = full.new_empty(full.shape), split_range(B * S, smallest=_few(D))
         parts = taps.new_zeros(len(spans), *taps.shape)
         run_spans(loops.convolve_back, spans, full, taps, dy, d_full, parts)
         return d_full, parts.sum(0).t()
@@ -64,7 +65,6 @@ def _taps(weight: Tensor) -> Tensor:
     return weight.detach().t().clone(memory_format=torch.contiguous_format)
 
 
-def _spans(rows: int, width: int) -> list[tuple[int, int]]:
-    from fwpkm.ops.threads import split_range
-
-    return split_range(rows, smallest=max(1, _FEWEST_NUMBERS // width))
+def _few(width: int) -> int:
+    """Return how many rows of a width are worth a thread."""
+    return max(1, _FEWEST_NUMBERS // width)

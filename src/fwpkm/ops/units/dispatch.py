@@ -1,15 +1,20 @@
 """Normalised rows as compiled loops with gradients in closed form; `fwpkm.layers` spells them out in plain PyTorch."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fwpkm.ops.apply import apply
 from fwpkm.ops.backend import runs_compiled
+from fwpkm.ops.threads import array_of, run_range, run_spans, split_range
 
 _FEWEST_NUMBERS = 1 << 17
 """Numbers that are worth a thread."""
+_PLAIN = (Tensor, nn.Parameter)
 KINDS = {"l2": 1, "zscore": 2}
 
 
@@ -17,29 +22,30 @@ def can_normalise(x: Float[Tensor, "*B D"], *others: Tensor | None) -> bool:
     """Return whether the compiled loops are there for plain tensors like these, all of one precision."""
     if torch.compiler.is_compiling() or not x.numel() or not runs_compiled(x):
         return False
-    given = [x, *(other for other in others if other is not None)]
-    return all(
-        type(t) in (Tensor, nn.Parameter) and t.dtype == x.dtype and t.device == x.device for t in given
-    )
+    dtype, device = x.dtype, x.device
+    for t in (x, *others):
+        if t is not None and (type(t) not in _PLAIN or t.dtype != dtype or t.device != device):
+            return False
+    return True
 
 
 def scaled_units(
     x: Float[Tensor, "*B D"], eps: float, *weights: Float[Tensor, " D"], shift: float = 1.0
 ) -> tuple[Float[Tensor, "*B D"], ...]:
     """Return  unit_rms(x) (shift + weight)  for every weight; differentiable once."""
-    return _ScaledUnits.apply(x, eps, shift, None, *weights)
+    return apply(_ScaledUnits, x, eps, shift, None, *weights)
 
 
 def scaled_units_and_dots(
     x: Float[Tensor, "*B D"], eps: float, vector: Float[Tensor, " D"], *weights: Float[Tensor, " D"]
 ) -> tuple[Tensor, ...]:
     """Return  unit_rms(x) (1 + weight)  for every weight, then  unit_rms(x) . vector  [*B]; differentiable once."""
-    return _ScaledUnits.apply(x, eps, 1.0, vector, *weights)
+    return apply(_ScaledUnits, x, eps, 1.0, vector, *weights)
 
 
 def normalised(x: Float[Tensor, "*B D"], kind: str) -> Float[Tensor, "*B D"]:
     """Normalise the last dimension, "l2" or "zscore": see `fwpkm.layers.frame.normalise`; differentiable once."""
-    return _Normalised.apply(x, KINDS[kind])[0]
+    return apply(_Normalised, x, KINDS[kind])[0]
 
 
 def mixed_units(
@@ -50,27 +56,34 @@ def mixed_units(
     weight: Float[Tensor, " D"],
 ) -> Float[Tensor, "*B D"]:
     """Return  unit_rms(g v^ + (1 - g) v) (1 + weight) , without a gate of  v^ + v ; differentiable once."""
-    return _MixedUnits.apply(v_hat, v, gate, eps, weight)
+    return apply(_MixedUnits, v_hat, v, gate, eps, weight)
 
 
 def _rows(x: Tensor) -> Any:
-    from fwpkm.ops.threads import array_of
-
     return array_of(x).reshape(-1, x.shape[-1])
 
 
-def _run(kernel: str, x: Tensor, *args: Any) -> None:
-    from fwpkm.ops.threads import run_spans
+@cache
+def _loop(name: str) -> Callable[..., object]:
     from fwpkm.ops.units import loops
 
-    run_spans(getattr(loops, kernel), _spans(x), *args)
+    loop: Callable[..., object] = getattr(loops, name)
+    return loop
+
+
+def _run(kernel: str, x: Tensor, *args: Any) -> None:
+    width = x.shape[-1]
+    run_range(_loop(kernel), x.numel() // width, *args, smallest=_few(width))
 
 
 def _spans(x: Tensor) -> list[tuple[int, int]]:
-    from fwpkm.ops.threads import split_range
-
     width = x.shape[-1]
-    return split_range(x.numel() // width, smallest=max(1, _FEWEST_NUMBERS // width))
+    return split_range(x.numel() // width, smallest=_few(width))
+
+
+def _few(width: int) -> int:
+    """Return how many rows of a width are worth a thread."""
+    return max(1, _FEWEST_NUMBERS // width)
 
 
 def _copy(weight: Tensor) -> Tensor:
@@ -106,17 +119,18 @@ class _ScaledUnits(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, vector, *weights = ctx.saved_tensors
-        given, dx, found, adds = _rows(x), _fresh(x), list[Tensor | None](), False
+        given, dx, found, adds, spans = _rows(x), _fresh(x), list[Tensor | None](), False, _spans(x)
         factors = weights if vector is None else [*weights, vector]
         for number, (own, g) in enumerate(zip(factors, grads, strict=True)):
             if g is None:
                 found.append(None)
                 continue
-            parts = own.new_zeros(len(_spans(x)), own.shape[0])
+            parts = own.new_zeros(len(spans), own.shape[0])
+            out, weight = (adds, _rows(dx), parts), _copy(own)
             if number == len(weights):
-                _run("unit_dots_back", x, given, ctx.eps, _copy(own), g.reshape(-1), adds, _rows(dx), parts)
+                run_spans(_loop("unit_dots_back"), spans, given, ctx.eps, weight, g.reshape(-1), *out)
             else:
-                _run("units_back", x, given, ctx.eps, _copy(own), ctx.shift, _rows(g), adds, _rows(dx), parts)
+                run_spans(_loop("units_back"), spans, given, ctx.eps, weight, ctx.shift, _rows(g), *out)
             found.append(parts.sum(0))
             adds = True
         d_vector = None if vector is None else found.pop()
@@ -162,9 +176,10 @@ class _MixedUnits(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         v_hat, v, gate, weight = ctx.saved_tensors
-        d_hat, dv, parts = _fresh(v), _fresh(v), weight.new_zeros(len(_spans(v)), weight.shape[0])
+        d_hat, dv, spans = _fresh(v), _fresh(v), _spans(v)
+        parts = weight.new_zeros(len(spans), weight.shape[0])
         gates = v.new_ones(1) if gate is None else gate.reshape(-1)
         d_gate = torch.empty_like(gates)
         given = (_rows(v_hat), _rows(v), gates, gate is not None, ctx.eps, _copy(weight), _rows(g))
-        _run("mix_back", v, *given, _rows(d_hat), _rows(dv), d_gate, parts)
+        run_spans(_loop("mix_back"), spans, *given, _rows(d_hat), _rows(dv), d_gate, parts)
         return d_hat, dv, None if gate is None else d_gate.view(gate.shape), None, parts.sum(0)

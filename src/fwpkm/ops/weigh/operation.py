@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fwpkm.ops.apply import apply
 from fwpkm.ops.backend import runs_compiled
 
 _FEWEST_NUMBERS = 1 << 13
@@ -50,7 +51,7 @@ def weigh(
     """
     if not isinstance(temperature, Tensor):
         temperature = score.new_tensor(temperature)
-    return _Weigh.apply(score, temperature, writing, counts, factor, places, float(rate), exact)
+    return apply(_Weigh, score, temperature, writing, counts, factor, places, float(rate), exact)
 
 
 def _factors(score: Tensor, factor: Tensor | None, places: Tensor) -> tuple[Tensor, Tensor]:
