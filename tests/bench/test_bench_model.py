@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from fwpkm.bench.model import bench_model, measure_prefill, measure_training_step
+from fwpkm.bench.model import DECODED, bench_model, measure_decoding, measure_prefill, measure_training_step
 from fwpkm.cli.main import main
 from fwpkm.models.decoder import Decoder
 from fwpkm.testing.systems import make_system
@@ -50,6 +50,23 @@ def test_a_stream_is_read_to_its_end_in_pieces():
     assert rows[-1]["state_bytes"] > rows[0]["state_bytes"]
 
 
+def test_single_tokens_are_decoded_behind_a_stream():
+    model, seen = make_model(), []
+    model.register_forward_hook(
+        lambda _, args, output: seen.append((args[0].shape[1], args[1], output.cache))
+    )
+    row = measure_decoding(model, 25, 10)
+    sizes = [size for size, _, _ in seen]
+    assert sizes[:3] == [10, 10, 5]
+    assert set(sizes[3:]) == {1}
+    assert len(sizes) - 3 > DECODED == row["runs"]
+    before = [None, *(cache for _, _, cache in seen[:-1])]
+    assert all(given is cache for (_, given, _), cache in zip(seen, before, strict=True))
+    assert row["tokens"] == 25
+    assert 0 < row["p20_s"] <= row["median_s"] <= row["p80_s"]
+    assert row["tokens_s"] == pytest.approx(1 / row["mean_s"])
+
+
 def test_the_command_measures_in_a_process_of_its_own(capsys):
     command = [
         "bench",
@@ -57,6 +74,7 @@ def test_the_command_measures_in_a_process_of_its_own(capsys):
         "small/gdn",
         "--only",
         "prefill",
+        "decode",
         "--longest",
         "64",
         "--piece",
@@ -70,7 +88,11 @@ def test_the_command_measures_in_a_process_of_its_own(capsys):
     parity, *rows = found["rows"]
     assert parity["what"] == "parity"
     assert parity["relative_error"] < 1e-3
-    assert [row["tokens"] for row in rows] == [32, 64]
+    assert [(row["what"], row["tokens"]) for row in rows] == [
+        ("prefill", 32),
+        ("prefill", 64),
+        ("decode", 64),
+    ]
     assert {row["gdn_backend"] for row in rows} == {"torch"}
     assert found["machine"]["torch"] == torch.__version__
     assert {row["recipe"] for row in found["rows"]} == {"small/gdn"}

@@ -1,7 +1,7 @@
-"""What a whole model takes in time and memory: one training step, and reading a long stream in pieces.
+"""What a whole model takes in time and memory: a training step, reading a long stream in pieces, answering behind it.
 
 Each measurement has a process of its own, whose resident memory is what is reported, code and weights included:
-python -m fwpkm.bench.model train|checkpointed|prefill RECIPE TOKENS PIECE DEVICE [SETTING ...]
+python -m fwpkm.bench.model train|checkpointed|prefill|decode RECIPE TOKENS PIECE DEVICE [SETTING ...]
 """
 
 import json
@@ -33,6 +33,11 @@ from fwpkm.train.optimizer import Optimizer
 
 RECIPE = "paper/gdn_pkm_fwpkm"
 """The paper's model with both memories."""
+DECODED = 512
+"""Tokens that are decoded: a chunk of the paper's, so that what a memory writes is among them."""
+_UNMEASURED = 64
+"""Tokens that are decoded before."""
+_CHECKS: dict[str, tuple[Check, ...]] = {"prefill": ("streaming",), "decode": ("streaming", "decode")}
 
 
 def bench_model(
@@ -51,7 +56,7 @@ def bench_model(
         recipe: Whose model is measured.
         settings: Changes to it.
         tokens: Length of the sequence that is trained on.
-        longest: Tokens that are read in pieces.
+        longest: Tokens that are read in pieces, and behind which single ones are decoded.
         piece: Tokens of one piece.
         whats: Which of `MEASUREMENTS` to make.
         device: Where to measure.
@@ -64,12 +69,12 @@ def bench_model(
     for name, length in (("tokens", tokens), ("longest", longest), ("piece", piece)):
         if length < 1:
             raise ValueError(f"bench model: {name} must be at least 1, got {name}={length}")
-    checks: set[Check] = {"streaming" if what == "prefill" else "training" for what in whats}
+    checks = {check for what in whats for check in _CHECKS.get(what, ("training",))}
     model = read_recipe(recipe, settings).model
     worst = check_model(model, sorted(checks), device=torch.device(device))
     yield {"what": "parity", "relative_error": worst, "recipe": recipe}
     for what in whats:
-        length = longest if what == "prefill" else tokens
+        length = longest if what in _CHECKS else tokens
         yield from _in_new_process(what, recipe, length, piece, device, settings)
 
 
@@ -151,6 +156,32 @@ def measure_prefill(model: Decoder, tokens: int, piece: int) -> Iterator[Row]:
             mark, extra, spent = 2 * mark, 0, []
 
 
+@torch.no_grad()
+def measure_decoding(model: Decoder, tokens: int, piece: int) -> Row:
+    """Read random tokens piece by piece, then decode `DECODED` more, one at a time, each waited for.
+
+    "mean_s" is the mean of all, those that complete a chunk and write among them; the median is of one that does not.
+    """
+    model.eval()
+    device = _device(model)
+    ids = torch.randint(model.config.vocab_size, (1, tokens + _UNMEASURED + DECODED), device=device)
+    results: list[DecoderCache | None] = [None]
+    for part in ids[:, :tokens].split(piece, dim=1):
+        _reader(model, part, results)()
+    steps = [_reader(model, one, results) for one in ids[:, tokens:].split(1, dim=1)]
+    for step in steps[:_UNMEASURED]:
+        step()
+    spent = [seconds_of(step, device) for step in steps[_UNMEASURED:]]
+    mean = sum(spent) / len(spent)
+    return {
+        "what": "decode",
+        "tokens": tokens,
+        **seconds(Timing.of(spent)),
+        "mean_s": mean,
+        "tokens_s": 1 / mean,
+    }
+
+
 def _timed(fn: Callable[[], object], spent: list[float], device: torch.device) -> None:
     spent.append(seconds_of(fn, device))
 
@@ -182,13 +213,15 @@ def _measure(what: str, recipe: Recipe, tokens: int, piece: int, device: str) ->
     with delta_rule_backends() as used:
         if what == "prefill":
             rows = measure_prefill(model, tokens, piece)
+        elif what == "decode":
+            rows = iter([measure_decoding(model, tokens, piece)])
         else:
             rows = iter([measure_training_step(model, tokens, checkpointing=what == "checkpointed")])
         for row in rows:
             yield {**row, "gdn_backend": "+".join(sorted(used))}
 
 
-MEASUREMENTS = ("train", "checkpointed", "prefill")
+MEASUREMENTS = ("train", "checkpointed", "prefill", "decode")
 """What `bench_model` can measure."""
 
 

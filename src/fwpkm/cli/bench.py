@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layer.add_argument("--longest", type=int, default=131072, help="tokens to stream in inference")
     layer.add_argument("--runs", type=int, default=15, help="measured runs of the fast form")
     layer.add_argument("--dense-runs", type=int, default=2, help="measured runs of the dense form")
-    model = kinds.add_parser("model", help="a recipe's whole model: a training step, a long stream in pieces")
+    model = kinds.add_parser(
+        "model", help="a recipe's whole model: a training step, a long stream in pieces, decoding"
+    )
     _add_model_arguments(model)
     compare = kinds.add_parser("compare", help="a training step of the layer and of others of its width")
     compare.add_argument("--systems", nargs="+", default=list(SYSTEMS), help=", ".join(SYSTEMS))
@@ -66,7 +68,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", default=RECIPE, help=f"a file or a short name; {RECIPE}")
     parser.add_argument("--set", dest="settings", metavar="NAME=VALUE", action="append", default=[])
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of a training step")
-    parser.add_argument("--longest", type=int, default=131072, help="tokens to read in pieces")
+    parser.add_argument(
+        "--longest", type=int, default=131072, help="tokens to read in pieces, and to decode behind"
+    )
     parser.add_argument("--piece", type=int, default=2048, help="tokens of a piece")
     parser.add_argument(
         "--only", choices=MEASUREMENTS, nargs="+", default=list(MEASUREMENTS), help="what to measure"
