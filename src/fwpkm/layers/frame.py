@@ -115,8 +115,10 @@ class MemoryFrame(nn.Module):
 
         norms = [self.q_norm, self.v_norm] + ([self.gate_norm] if self.gated else [])
         for_q, for_v, *for_gate = scaled_few(x, self.q_norm.eps, *(norm.weight for norm in norms))
-        q = normalised(self.q_proj(for_q).unflatten(-1, (-1, self._normed_width)), self._query_norm)
-        q = q.flatten(-2).unflatten(-1, (-1, self._head_dim))
+        q = self.q_proj(for_q)
+        if self._query_norm != "none":
+            q = normalised(q.unflatten(-1, (-1, self._normed_width)), self._query_norm).flatten(-2)
+        q = q.unflatten(-1, (-1, self._head_dim))
         v = normalised(self.v_proj(for_v), self._value_norm)
         return q, v, self.gate_proj(for_gate[0]).mean(-1).sigmoid() if self.gated else None
 

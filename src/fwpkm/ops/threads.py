@@ -5,6 +5,7 @@ torch, on the very cores that the others wait for (docs/performance.md).
 """
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -93,6 +94,14 @@ def array_of(x: Tensor) -> np.ndarray:
     """
     x = (x.detach() if x.requires_grad else x).contiguous()
     return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()
+
+
+def array_of_weight(weight: Tensor) -> np.ndarray:
+    """Return a parameter's numbers, copied where FSDP2 may be about to free them.
+
+    It frees the weights that it gathered, and what NumPy has looked at can no longer be freed.
+    """
+    return array_of(weight.detach().clone() if "torch.distributed.fsdp" in sys.modules else weight)
 
 
 def _arrays(args: Sequence[Any]) -> list[Any]:

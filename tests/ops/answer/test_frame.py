@@ -69,6 +69,7 @@ def test_a_layer_answers_single_tokens_the_same_by_every_backend(change):
 
 def test_weights_can_be_freed_after_an_answer():
     """FSDP2 gives gathered weights' memory back, which is no longer possible once NumPy has looked at it."""
+    pytest.importorskip("torch.distributed.fsdp")
     layer = FwPKM(FwPKMConfig(dim=6, num_subkeys=8, key_dim=8, value_dim=5, topk=3, chunk_size=4))
     with torch.no_grad():
         layer(torch.randn(1, 1, 6))

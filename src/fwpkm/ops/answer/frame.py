@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fwpkm.ops.threads import array_of
+from fwpkm.ops.threads import array_of, array_of_weight
 from fwpkm.ops.units import KINDS, loops
 
 
@@ -18,7 +18,7 @@ def scaled_units(x: Float[Tensor, "B T D"], eps: float, *weights: Float[Tensor, 
     """Return  unit_rms(x) (1 + weight)  for every weight."""
     given, out = _rows(x), x.new_empty(len(weights), *x.shape).unbind()
     for weight, y in zip(weights, out, strict=True):
-        loops.units(0, len(given), 0, given, eps, _own(weight), 1.0, _rows(y))
+        loops.units(0, len(given), 0, given, eps, array_of_weight(weight), 1.0, _rows(y))
     return list(out)
 
 
@@ -41,14 +41,9 @@ def mixed_units(
     """Return  unit_rms(g v^ + (1 - g) v) (1 + weight) , without a gate of  v^ + v ."""
     out = torch.empty_like(v)
     given, gates = (_rows(v_hat), _rows(v)), array_of(v[..., 0] if gate is None else gate).reshape(-1)
-    loops.mix(0, len(gates), 0, *given, gates, gate is not None, eps, _own(weight), _rows(out))
+    loops.mix(0, len(gates), 0, *given, gates, gate is not None, eps, array_of_weight(weight), _rows(out))
     return out
 
 
 def _rows(x: Tensor) -> Any:
     return array_of(x).reshape(-1, x.shape[-1])
-
-
-def _own(weight: Tensor) -> Any:
-    """Copy a parameter: what NumPy has looked at can no longer be freed, and FSDP2 frees gathered weights."""
-    return array_of(weight.detach().clone())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fwpkm.ops.apply import apply
 from fwpkm.ops.backend import runs_compiled
-from fwpkm.ops.threads import array_of, run_range, run_spans, split_range
+from fwpkm.ops.threads import array_of, array_of_weight, run_range, run_spans, split_range
 
 _FEWEST_NUMBERS = 1 << 17
 """Numbers that are worth a thread."""
@@ -86,11 +86,6 @@ def _few(width: int) -> int:
     return max(1, _FEWEST_NUMBERS // width)
 
 
-def _copy(weight: Tensor) -> Tensor:
-    """Copy a parameter: what NumPy has looked at can no longer be freed, and FSDP2 frees gathered weights."""
-    return weight.detach().clone()
-
-
 def _fresh(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
@@ -102,11 +97,11 @@ class _ScaledUnits(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         given, out = _rows(x), tuple(_fresh(x) for _ in weights)
         for weight, y in zip(weights, out, strict=True):
-            _run("units", x, given, eps, _copy(weight), shift, _rows(y))
+            _run("units", x, given, eps, array_of_weight(weight), shift, _rows(y))
         if vector is None:
             return out
         dots = x.new_empty(x.shape[:-1])
-        _run("unit_dots", x, given, eps, _copy(vector), dots.view(-1))
+        _run("unit_dots", x, given, eps, array_of_weight(vector), dots.view(-1))
         return (*out, dots)
 
     @staticmethod
@@ -126,7 +121,7 @@ class _ScaledUnits(torch.autograd.Function):
                 found.append(None)
                 continue
             parts = own.new_zeros(len(spans), own.shape[0])
-            out, weight = (adds, _rows(dx), parts), _copy(own)
+            out, weight = (adds, _rows(dx), parts), array_of_weight(own)
             if number == len(weights):
                 run_spans(_loop("unit_dots_back"), spans, given, ctx.eps, weight, g.reshape(-1), *out)
             else:
@@ -164,7 +159,9 @@ class _MixedUnits(torch.autograd.Function):
     def forward(v_hat: Tensor, v: Tensor, gate: Tensor | None, eps: float, weight: Tensor) -> Tensor:
         y = _fresh(v)
         gates = v.new_ones(1) if gate is None else gate.reshape(-1)
-        _run("mix", v, _rows(v_hat), _rows(v), gates, gate is not None, eps, _copy(weight), _rows(y))
+        _run(
+            "mix", v, _rows(v_hat), _rows(v), gates, gate is not None, eps, array_of_weight(weight), _rows(y)
+        )
         return y
 
     @staticmethod
@@ -180,6 +177,6 @@ class _MixedUnits(torch.autograd.Function):
         parts = weight.new_zeros(len(spans), weight.shape[0])
         gates = v.new_ones(1) if gate is None else gate.reshape(-1)
         d_gate = torch.empty_like(gates)
-        given = (_rows(v_hat), _rows(v), gates, gate is not None, ctx.eps, _copy(weight), _rows(g))
+        given = (_rows(v_hat), _rows(v), gates, gate is not None, ctx.eps, array_of_weight(weight), _rows(g))
         run_spans(_loop("mix_back"), spans, *given, _rows(d_hat), _rows(dv), d_gate, parts)
         return d_hat, dv, None if gate is None else d_gate.view(gate.shape), None, parts.sum(0)
