@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fwpkm.layers.frame import normalise
+from fwpkm.layers.norm import RMSNorm
 from fwpkm.layers.norm import scaled_units as spelt_out
 from fwpkm.ops import units
 from fwpkm.ops.backend import use_backend
@@ -108,3 +109,11 @@ def test_views_and_mixed_precisions_are_dealt_with():
     torch.testing.assert_close(units.scaled_units(x, 1e-3, weight)[0], slow)
     assert not units.can_normalise(x, weight.double())
     assert not units.can_normalise(x.to(torch.bfloat16))
+
+
+def test_half_precision_is_widened_before_a_named_backend_is_asked():
+    x, norm = torch.randn(2, 3, 7).to(torch.bfloat16), RMSNorm(7).to(torch.bfloat16)
+    with use_backend("numba"):
+        got = norm(x)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), RMSNorm(7)(x.float()), rtol=1e-2, atol=1e-2)
