@@ -23,11 +23,21 @@ from triton.compiler import ASTSource
 from fwpkm.ops.addressing.find_triton import find_slots_kernel
 from fwpkm.ops.addressing.step_triton import pool_kernel, slopes_kernel, step_kernel, towards_kernel
 from fwpkm.ops.addressing.triton import find_blocks, step_block
-from fwpkm.ops.answer.kernels_triton import answer_kernel, read_cells_kernel
-from fwpkm.ops.answer.triton import answer_blocks
+from fwpkm.ops.answer.kernels_triton import answer_kernel, put_token_kernel, rate_kernel, read_cells_kernel
+from fwpkm.ops.answer.triton import answer_blocks, rate_blocks
 from fwpkm.ops.launch_triton import column_block, pair_block
 from fwpkm.ops.memory_scan.kernels_triton import undo_kernel, unread_kernel
 from fwpkm.ops.rows_triton import RUN_BLOCK, add_pairs_kernel, add_runs_kernel, read_rows_kernel
+from fwpkm.ops.units.kernels_triton import (
+    gated_units_kernel,
+    mix_back_kernel,
+    mix_kernel,
+    normalise_back_kernel,
+    normalise_kernel,
+    units_back_kernel,
+    units_kernel,
+)
+from fwpkm.ops.units.triton import row_blocks
 
 _INTEGERS = {"ids", "rows", "row", "order", "slot", "place", "i", "cells"}
 """Arguments that point to int64; other pointers are to floats."""
@@ -47,12 +57,17 @@ _SIZES = {
     "size_y",
     "size_target",
     "STEPS",
+    "capacity",
+    "DQ",
+    "DV",
 }
 
 
-_ACTIVATIONS = ("q", "target", "w", "c", "a", "dq", "x")
+_OF_UNITS = tuple(f"{name}_{i}" for name in ("w", "out", "g") for i in range(3))
+_ACTIVATIONS = ("q", "target", "w", "c", "a", "dq", "x", "dx", "vector", *_OF_UNITS)
 _NARROW = {"bf16": _ACTIVATIONS, "bf16rows": (*_ACTIVATIONS, "base", "rows")}
 """What is in bfloat16."""
+_MANY_ROWS = 1 << 15
 _D, _N, _HALF = 512, 512, 256
 """The paper's layer: width of rows, sub-keys per half, and their width."""
 Variant = tuple[Any, dict[str, Any], int]
@@ -84,7 +99,7 @@ def kernel_costs(arch: int, *, dtype: str = "fp32", topk: int = 8, heads: int = 
         dtype: Of the floats that the kernels are given: "fp32", "bf16" (activations; tables stay fp32), "bf16rows"
             (tables in bf16 too: of answering kernels alone, as no other is given such) or "fp64".
         topk: Slots per head.
-        heads: H. Kernels of the scan, whose blocks of pairs are of one size, are yielded for 8 slots of 1 head alone.
+        heads: H. Kernels of scan and norms, to which slots and heads are one, are yielded for 8 slots of 1 head alone.
 
     Raises:
         RuntimeError: If a kernel does not compile.
@@ -94,7 +109,7 @@ def kernel_costs(arch: int, *, dtype: str = "fp32", topk: int = 8, heads: int = 
     if dtype != "bf16rows":
         variants = [*_of_addressing(acc, topk, heads), *variants]
         if (topk, heads) == (8, 1):
-            variants = [*_of_scan(acc), *variants]
+            variants = [*_of_scan(acc), *_of_units(acc), *variants]
     for kernel, constants, warps in variants:
         registers, spilled, shared = _compile(kernel, constants, warps, arch, dtype)
         yield KernelCost(
@@ -112,6 +127,21 @@ def _of_scan(acc: Any) -> Iterator[Variant]:
     for atomic in (True, False):
         yield undo_kernel, {**scan, "ATOMIC": atomic}, 4
         yield unread_kernel, {**scan, "ATOMIC": atomic}, 4
+
+
+def _of_units(acc: Any) -> Iterator[Variant]:
+    blocks = row_blocks(_MANY_ROWS, _D)
+    warps = blocks.pop("num_warps")
+    how = {**blocks, "ACC": acc}
+    for kernel in (units_kernel, units_back_kernel):
+        for count, dots in ((2, True), (3, False)):
+            yield kernel, {**how, "COUNT": count, "DOTS": dots, "EPS": 1e-6, "SHIFT": 1.0}, warps
+    gate = {"NUM_LOGITS": 1, "BIAS": False, "EPS": 1e-6}
+    yield gated_units_kernel, {**how, **gate, "BM": 1}, warps
+    for kernel in (normalise_kernel, normalise_back_kernel):
+        yield kernel, {**how, "ZSCORE": True}, warps
+    for kernel in (mix_kernel, mix_back_kernel):
+        yield kernel, {**how, "GATED": True, "EPS": 1e-6}, warps
 
 
 def _of_addressing(acc: Any, topk: int, heads: int) -> Iterator[Variant]:
@@ -133,12 +163,14 @@ def _of_addressing(acc: Any, topk: int, heads: int) -> Iterator[Variant]:
 
 
 def _of_answers(acc: Any, topk: int, heads: int) -> Iterator[Variant]:
-    how = {"IDW": True, "KIND": 0, "HAS_BASE": True, "ACC": acc}
-    yield (
-        answer_kernel,
-        {**answer_blocks(_N, _HALF, _D, heads, topk), **how, "H": heads, "T": 1, "K": topk},
-        8,
-    )
+    own = {"IDW": True, "ACC": acc, "H": heads, "T": 1}
+    rating, blocks = rate_blocks(_N, _HALF), answer_blocks(_N, _HALF, _D, heads, topk)
+    warps = rating.pop("num_warps"), blocks.pop("num_warps")
+    yield rate_kernel, {**own, **rating}, warps[0]
+    yield answer_kernel, {**own, **blocks, "KIND": 0, "HAS_BASE": True, "K": topk}, warps[1]
+    if (topk, heads) == (8, 1):
+        how = {"HAS_GATE": True, "HAS_MASK": False, "BW": 512}
+        yield put_token_kernel, how, 4
     BD = column_block(_D)
     how = {"ACC": acc, "BJ": pair_block(topk * heads, BD), "BD": BD, "HAS_BASE": True}
     yield read_cells_kernel, how, 4
@@ -177,6 +209,7 @@ def _kind_of(name: str, constants: dict[str, Any], dtype: str) -> str:
 
 def _name(kernel: Any, constants: dict[str, Any]) -> str:
     marks = [str(constants[x]) for x in ("PRECISION",) if x in constants]
+    marks += [f"{constants['COUNT']}{' and dots' * constants['DOTS']}" for x in ("COUNT",) if x in constants]
     marks += ["atomic" if constants[x] else "ordered" for x in ("ATOMIC",) if x in constants]
     return " ".join([kernel.fn.__name__.removesuffix("_kernel"), *marks])
 

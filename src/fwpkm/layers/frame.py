@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
-from fwpkm.layers.norm import RMSNorm, scaled_units
+from fwpkm.layers.norm import RMSNorm, at_least_float32, scaled_units
 from fwpkm.layers.padding import hide_padding
 from fwpkm.ops import units
 from fwpkm.ops.answer import TINY_VARIANCE, can_frame
@@ -79,25 +79,30 @@ class MemoryFrame(nn.Module):
         """Return queries, values and gates (None without a gate) in the precision of the memory."""
         if can_frame(x, self.memory_dtype):
             return self._project_few(x)
-        dtype, weights = self.memory_dtype, [self.q_norm.weight, self.v_norm.weight]
-        logits = None
-        if self._gate_is_a_dot(x):
-            vector = (1 + self.gate_norm.weight) * self.gate_proj.weight.mean(0)
-            for_q, for_v, logits = units.scaled_units_and_dots(x, self.q_norm.eps, vector, *weights)
-            logits = logits if self.gate_proj.bias is None else logits + self.gate_proj.bias.mean()
-        elif self.gated:
-            for_q, for_v, for_gate = scaled_units(x, self.q_norm.eps, *weights, self.gate_norm.weight)
-            logits = self.gate_proj(for_gate).to(dtype).mean(-1)
-        else:
-            for_q, for_v = scaled_units(x, self.q_norm.eps, *weights)
-        q = self.q_proj(for_q).to(dtype)
-        if self._query_norm != "none":
-            q = normalise(q.unflatten(-1, (-1, self._normed_width)), self._query_norm).flatten(-2)
-        q = q.unflatten(-1, (-1, self._head_dim))
-        v = self.v_proj(for_v).to(dtype)
-        if self._value_norm != "none":
-            v = normalise(v, self._value_norm)
-        return q, v, None if logits is None else logits.to(dtype).sigmoid()
+        dtype = self.memory_dtype
+        for_q, for_v, gate = self._enter(x)
+        halves = self.q_proj(for_q).unflatten(-1, (-1, self._normed_width))
+        q = normalise(halves, self._query_norm, dtype).flatten(-2).unflatten(-1, (-1, self._head_dim))
+        v = normalise(self.v_proj(for_v), self._value_norm, dtype)
+        return q, v, None if gate is None else gate.to(dtype)
+
+    def _enter(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what queries and values are projected from, and the gate."""
+        eps, weights = self.q_norm.eps, (self.q_norm.weight, self.v_norm.weight)
+        if not self.gated:
+            for_q, for_v = scaled_units(x, eps, *weights)
+            return for_q, for_v, None
+        norm, proj = self.gate_norm.weight, self.gate_proj
+        if not self._gate_is_a_dot(x):
+            for_q, for_v, for_gate = scaled_units(x, eps, *weights, norm)
+            return for_q, for_v, proj(for_gate).to(self.memory_dtype).mean(-1).sigmoid()
+        if units.reads_narrow(x) and not torch.is_grad_enabled():
+            return units.gated_units(x, eps, norm, proj.weight, proj.bias, weights)
+        vector = (1 + at_least_float32(norm)) * at_least_float32(proj.weight).mean(0)
+        for_q, for_v, logits = units.scaled_units_and_dots(x, eps, vector, *weights)
+        if proj.bias is not None:
+            logits = logits + at_least_float32(proj.bias).mean()
+        return for_q, for_v, logits.sigmoid()
 
     def _gate_is_a_dot(self, x: Tensor) -> bool:
         """Return whether the gate's logit is one product with each token, and nobody wants to see more of it."""
@@ -136,8 +141,9 @@ class MemoryFrame(nn.Module):
             from fwpkm.ops.answer.frame import mixed_units
 
             return self.out_proj(mixed_units(v_hat, v, gate, self.out_norm.eps, self.out_norm.weight))
-        if not hooked and v.dtype == like.dtype and units.can_normalise(v, v_hat, gate, self.out_norm.weight):
-            mixed = units.mixed_units(v_hat, v, gate, self.out_norm.eps, self.out_norm.weight)
+        fits = v.dtype == like.dtype or units.reads_narrow(v)
+        if not hooked and fits and units.can_normalise(v, v_hat, gate, self.out_norm.weight):
+            mixed = units.mixed_units(v_hat, v, gate, self.out_norm.eps, self.out_norm.weight, like.dtype)
             return hide_padding(self.out_proj(mixed), mask)
         mixed = v_hat + v if gate is None else v + gate[..., None] * (v_hat - v)
         return hide_padding(self.out_proj(self.out_norm(mixed.to(like.dtype))), mask)
@@ -154,10 +160,17 @@ def _is_hooked(module: nn.Module) -> bool:
     return any(own) or "forward" in vars(module) or bool(has_any_global_hook())
 
 
-def normalise(x: Float[Tensor, "*B D"], kind: VectorNorm) -> Float[Tensor, "*B D"]:
-    """Normalise the last dimension: "l2" to length 1, "zscore" to zero mean and unit standard deviation."""
-    if kind != "none" and units.can_normalise(x):
-        return units.normalised(x, kind)
+def normalise(
+    x: Float[Tensor, "*B D"], kind: VectorNorm, dtype: torch.dtype | None = None
+) -> Float[Tensor, "*B D"]:
+    """Normalise the last dimension, in `dtype` if it is given: "l2" to length 1, "zscore" to mean 0 and deviation 1."""
+    dtype = dtype or x.dtype
+    if kind == "none":
+        return x.to(dtype)
+    x = x if units.reads_narrow(x) else x.to(dtype)
+    if units.can_normalise(x):
+        return units.normalised(x, kind, dtype)
+    x = x.to(dtype)
     if kind == "l2":
         return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
     # torch.var_mean would warn where there are no tokens.

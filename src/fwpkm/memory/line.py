@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fwpkm.memory.tokens import Tokens
 from fwpkm.memory.waiting import Waiting
+from fwpkm.ops.answer import put_token
 
 
 class CountedLine(Waiting):
@@ -28,6 +30,12 @@ class CountedLine(Waiting):
         self._packed.index_put_((self._streams, self._place), new[:, 0])
         self._place += 1
         return self
+
+    def append_tokens(self, new: Tokens, num_new: Sequence[int], capacity: int) -> Waiting:
+        """Do so in one launch, where kernels run."""
+        if put_token(*new.fields, self._packed, self._place):
+            return self
+        return super().append_tokens(new, num_new, capacity)
 
     def plain(self, num_appended: int) -> Waiting:
         """Return a copy of the tokens, `num_appended` of which came to each stream since this line began."""

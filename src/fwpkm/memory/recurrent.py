@@ -147,9 +147,8 @@ class RecurrentState(State):
         """Read for tokens that complete no chunk: nothing but the waiting line changes."""
         room = self.options.chunk_size + self.options.lookahead
         seen = tuple(a + b for a, b in zip(self.tokens_seen, num_new, strict=True))
-        return self._read(x), replace(
-            self, waiting=self.waiting.append(x.pack(), num_new, room), tokens_seen=seen
-        )
+        line = self.waiting.append_tokens(x, num_new, room)
+        return self._read(x), replace(self, waiting=line, tokens_seen=seen)
 
     def _read(self, x: Tokens) -> Tensor:
         """Return what tokens retrieve from the table as it stands."""

@@ -65,6 +65,11 @@ class Tokens:
         """L."""
         return self.q.shape[1]
 
+    @property
+    def fields(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Queries [B, L, H*Dk], values, gate and mask."""
+        return self.q.flatten(2), self.v, self.gate, self.write_mask
+
     def pack(self) -> Float[Tensor, "B L W"]:
         """Join all fields, W = H*Dk + Dv + 2; a missing gate or mask becomes ones."""
         one = self.v.new_ones(()).expand(*self.v.shape[:2], 1)

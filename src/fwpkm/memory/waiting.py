@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fwpkm.memory.places import listed
+from fwpkm.memory.tokens import Tokens
 
 
 class Waiting:
@@ -64,6 +65,10 @@ class Waiting:
                 packed[b, start:stop] = new[b, : stop - start]
         ends[:] = counts
         return Waiting(packed, counts, ends)
+
+    def append_tokens(self, new: Tokens, num_new: Sequence[int], capacity: int) -> "Waiting":
+        """Append tokens that nobody packed yet; see `append`."""
+        return self.append(new.pack(), num_new, capacity)
 
     def _roomy(self, capacity: int) -> Tensor:
         B, _, W = self._packed.shape

@@ -55,3 +55,8 @@ def product_precision() -> str:
 def adds_in_order() -> bool:
     """Return whether sums into shared rows must be reproducible (torch.use_deterministic_algorithms)."""
     return torch.are_deterministic_algorithms_enabled()
+
+
+def num_multiprocessors(x: Tensor) -> int:
+    """Return how many multiprocessors the device of `x` has; 1 where kernels are interpreted."""
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1

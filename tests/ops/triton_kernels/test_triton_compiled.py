@@ -18,15 +18,15 @@ SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}
 
 
 CASES = {
-    "80:fp32": 15,
-    "90:fp32": 15,
-    "80:bf16": 15,
-    "90:bf16": 15,
-    "80:bf16rows": 2,
-    "90:bf16rows": 2,
-    "80:fp32:32:1": 8,
-    "80:bf16:32:4": 8,
-    "90:fp32:32:4": 8,
+    "80:fp32": 26,
+    "90:fp32": 26,
+    "80:bf16": 26,
+    "90:bf16": 26,
+    "80:bf16rows": 4,
+    "90:bf16rows": 4,
+    "80:fp32:32:1": 9,
+    "80:bf16:32:4": 9,
+    "90:fp32:32:4": 9,
 }
 """Compute capability, what is in which precision, slots per head and heads; and how many kernels that makes."""
 SPILLED_BYTES = {"80:fp32:32:1": 8}

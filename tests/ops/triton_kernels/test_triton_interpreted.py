@@ -227,7 +227,7 @@ def test_a_row_that_is_not_there_is_refused(triton, row):
         (2, 3, "idw", "softmax", True, False, torch.bfloat16),
     ],
 )
-def test_tokens_answered_in_one_launch_retrieve_what_the_definition_does(
+def test_tokens_answered_by_kernels_retrieve_what_the_definition_does(
     triton, heads, topk, score, weights, based, shared, kept
 ):
     B, T, n, half, Dv = 2, 2, 5, 4, 6

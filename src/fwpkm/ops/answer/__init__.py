@@ -111,3 +111,24 @@ def read_cells(
     own = rows[:0] if base is None else base
     run_range(read, w.shape[0], w, cells, own, index, rows, out, smallest=_FEWEST_READS)
     return out
+
+
+def put_token(
+    q: Float[Tensor, "B 1 Dq"],
+    v: Float[Tensor, "B 1 Dv"],
+    gate: Float[Tensor, "B 1"] | None,
+    mask: Float[Tensor, "B 1"] | None,
+    line: Float[Tensor, "B capacity W"],
+    place: Int[Tensor, " B"],
+) -> bool:
+    """Write one token of each stream to line[b, place_b], one launch for all, and move its place on by one.
+
+    Returns:
+        False, and nothing was done, where there is no such launch.
+    """
+    if torch.is_grad_enabled() or not line.is_contiguous() or not runs_triton(line):
+        return False
+    from fwpkm.ops.answer import triton
+
+    triton.put_token(q, v, gate, mask, line, place)
+    return True

@@ -8,9 +8,7 @@ import numpy as np
 from fwpkm.ops.answer import TINY_VARIANCE
 from fwpkm.ops.jit import jit, jit_inline
 from fwpkm.ops.rows import inner
-
-_NEAR_ZERO = 1e-6
-"""What z-scores add to the deviation, and l2 to the squared length."""
+from fwpkm.ops.units.constants import NEAR_ZERO
 
 
 @jit
@@ -109,9 +107,9 @@ def normalise(first, last, part, x, kind, out, factor):
             y[d] = row[d] - mean
             square += y[d] * y[d]
         if kind == 1:
-            f = x.dtype.type(1 / math.sqrt(square + _NEAR_ZERO))
+            f = x.dtype.type(1 / math.sqrt(square + NEAR_ZERO))
         else:
-            f = x.dtype.type(1 / (math.sqrt(max(square / (width - 1), TINY_VARIANCE)) + _NEAR_ZERO))
+            f = x.dtype.type(1 / (math.sqrt(max(square / (width - 1), TINY_VARIANCE)) + NEAR_ZERO))
         factor[m] = f
         for d in range(y.shape[0]):
             y[d] *= f
@@ -128,7 +126,7 @@ def normalise_back(first, last, part, y, factor, kind, dy, dx):
         if kind == 1:
             along *= f
         else:
-            deviation = 1 / f - _NEAR_ZERO
+            deviation = 1 / f - NEAR_ZERO
             constant = deviation * deviation <= 1.001 * TINY_VARIANCE
             along = y.dtype.type(0) if constant else y.dtype.type(along / (deviation * (width - 1)))
         for d in range(out.shape[0]):
