@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from fwpkm.layers.rope import RopeConfig, rotary_angles, rotary_frequencies, rotate
+from fwpkm.layers.rope import RopeConfig, angles_between, rotary_angles, rotary_frequencies, rotate
 
 CPU = torch.device("cpu")
 
@@ -78,3 +79,30 @@ def test_yarn_betas_move_the_ramp():
 def test_nonsense_is_refused_and_named(fields, message):
     with pytest.raises(ValueError, match=message):
         RopeConfig(**fields)
+
+
+def test_angles_are_made_once_for_the_same_positions_and_anew_for_others():
+    config = RopeConfig(base=77.0)
+    first = angles_between(config, 16, 3, 9, CPU)
+    assert angles_between(config, 16, 3, 9, CPU) is first
+    torch.testing.assert_close(first, rotary_angles(config, 16, torch.arange(3, 9)[None]))
+    for others in ((config, 16, 3, 8), (config, 8, 3, 9), (RopeConfig(base=78.0), 16, 3, 9)):
+        assert angles_between(*others, CPU) is not first
+
+
+def test_angles_of_tensors_without_numbers_are_not_kept():
+    with FakeTensorMode():
+        faked = angles_between(RopeConfig(base=79.0), 16, 0, 4, CPU)
+    assert type(faked[0]) is FakeTensor
+    real = angles_between(RopeConfig(base=79.0), 16, 0, 4, CPU)
+    assert type(real[0]) is torch.Tensor
+    with FakeTensorMode():
+        assert type(angles_between(RopeConfig(base=79.0), 16, 0, 4, CPU)[0]) is FakeTensor
+
+
+def test_angles_made_in_inference_mode_may_be_trained_with():
+    with torch.inference_mode():
+        angles = angles_between(RopeConfig(base=80.0), 8, 0, 3, CPU)
+    x = torch.randn(1, 3, 2, 8, requires_grad=True)
+    (grad,) = torch.autograd.grad(rotate(x, *angles).square().sum(), x)
+    torch.testing.assert_close(grad, 2 * x)  # turning keeps lengths

@@ -14,10 +14,11 @@ from torch.utils._pytree import tree_leaves
 
 from fwpkm import FwPKM, FwPKMConfig
 from fwpkm.layers.step_graph import StepGraph, _Recorder
-from fwpkm.memory.places import keeping_lists, listed
+from fwpkm.memory.places import listed
 from fwpkm.models.decode import DecodeGraph
 from fwpkm.models.decoder import Decoder
 from fwpkm.ops.backend import use_backend
+from fwpkm.ops.kept import keeping_lists
 from fwpkm.testing.systems import SYSTEMS, make_system
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

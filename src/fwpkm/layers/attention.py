@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fwpkm.layers.attend import attend
@@ -11,7 +11,10 @@ from fwpkm.layers.checks import below_one, not_divided, not_positive, refuse
 from fwpkm.layers.kv import KVState, extend, keep_last, keep_last_real
 from fwpkm.layers.norm import RMSNorm
 from fwpkm.layers.padding import Packing, packing_of
-from fwpkm.layers.rope import RopeConfig, rotary_angles, rotate
+from fwpkm.layers.rope import Angles, RopeConfig, angles_between, rotary_angles, rotate
+
+_MOST_KEPT = 512
+"""Tokens whose angles are kept for other layers and calls, 64 calls at most: 256 KB each at 64 dimensions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,7 @@ class Attention(nn.Module):
             return x, state
         packing = packing_of(mask)
         x = x if packing is None else packing.pack(x)
-        q, gate, keys, v = self._project(x, positions_after(state, x.shape[1]))
+        q, gate, keys, v = self._project(x, angles_after(state, x.shape[1], self.config.rope))
         out, state = attend_and_keep(
             state, q, keys, v, packing=packing, window=window, kept=self.config.window
         )
@@ -121,7 +124,7 @@ class Attention(nn.Module):
         return window
 
     def _project(
-        self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]
+        self, x: Float[Tensor, "B T D"], angles: Angles
     ) -> tuple[
         Float[Tensor, "B T H Dh"],
         Float[Tensor, "B T HDh"],
@@ -132,8 +135,7 @@ class Attention(nn.Module):
         Dh = self.config.head_dim
         q, gate = self.q_proj(x).unflatten(-1, (-1, 2 * Dh)).chunk(2, dim=-1)
         keys, v = (proj(x).unflatten(-1, (-1, Dh)) for proj in (self.k_proj, self.v_proj))
-        cos, sin = rotary_angles(self.config.rope, Dh, positions)
-        q, keys = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(keys), cos, sin)
+        q, keys = rotate(self.q_norm(q), *angles), rotate(self.k_norm(keys), *angles)
         return q, gate.flatten(-2), keys, v
 
 
@@ -170,9 +172,13 @@ def attend_and_keep(
     return out, keep_last_real(state, keys, v, packing, limit)
 
 
-def positions_after(state: KVState, T: int) -> Int[Tensor, "#B T"]:
-    """Number each stream's new tokens, counting real tokens only; one row if all streams agree."""
-    device = state.keys.device
-    if state.shortest == state.longest:
-        return torch.arange(state.shortest, state.shortest + T, device=device)[None]
-    return state.tokens_seen[:, None] + torch.arange(T, device=device)
+def angles_after(state: KVState, T: int, config: RopeConfig) -> Angles:
+    """Return what turns each stream's new tokens, counting real tokens only; one row if all streams agree."""
+    device, head_dim = state.keys.device, state.keys.shape[-1]
+    if state.shortest != state.longest:
+        positions = state.tokens_seen[:, None] + torch.arange(T, device=device)
+    elif T <= _MOST_KEPT:
+        return angles_between(config, head_dim, state.shortest, state.shortest + T, device)
+    else:
+        positions = torch.arange(state.shortest, state.shortest + T, device=device)[None]
+    return rotary_angles(config, head_dim, positions)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fwpkm.layers.attention import attend_and_keep, positions_after
+from fwpkm.layers.attention import angles_after, attend_and_keep
 from fwpkm.layers.checks import refuse
 from fwpkm.layers.frame import check_hidden
 from fwpkm.layers.kv import KVState
@@ -16,7 +16,7 @@ from fwpkm.layers.lact_config import LaCTConfig
 from fwpkm.layers.low_rank import HeadMatrices
 from fwpkm.layers.norm import PlainRMSNorm, at_least_float32
 from fwpkm.layers.padding import Packing, packing_of
-from fwpkm.layers.rope import rotary_angles, rotate
+from fwpkm.layers.rope import Angles, rotate
 from fwpkm.memory.lact import LaCTMemory, pack_tokens
 from fwpkm.memory.waiting import Waiting
 from fwpkm.ops.fast_mlp import FastMLP
@@ -160,12 +160,10 @@ class LaCT(nn.Module):
         packing = packing_of(mask)
         x = x if packing is None else packing.pack(x)
         q, k, v = self._project(x)
-        cos, sin = rotary_angles(
-            self.config.rope, self.config.head_dim, positions_after(state.attention, x.shape[1])
-        )
-        near, attention = self._attend(q, k, v, (cos, sin), state.attention, packing)
+        angles = angles_after(state.attention, x.shape[1], self.config.rope)
+        near, attention = self._attend(q, k, v, angles, state.attention, packing)
         with torch.autocast(x.device.type, enabled=False):
-            far, memory = self._ask(x, q, k, v, (cos, sin), state.memory, packing)
+            far, memory = self._ask(x, q, k, v, angles, state.memory, packing)
         y = self.o_proj(near + self.scale(x, far).to(near.dtype))
         return (y if packing is None else packing.unpack(y)), LaCTState(attention=attention, memory=memory)
 
@@ -195,7 +193,7 @@ class LaCT(nn.Module):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        angles: tuple[Tensor, Tensor],
+        angles: Angles,
         state: KVState,
         packing: Packing | None,
     ) -> tuple[Float[Tensor, "B T W"], KVState]:
@@ -211,7 +209,7 @@ class LaCT(nn.Module):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        angles: tuple[Tensor, Tensor],
+        angles: Angles,
         state: LaCTMemory,
         packing: Packing | None,
     ) -> tuple[Float[Tensor, "B T W"], LaCTMemory]:
@@ -223,7 +221,7 @@ class LaCT(nn.Module):
         new = [x.shape[1]] * x.shape[0] if packing is None else packing.lengths.tolist()
         return state.advance(q, line, new)
 
-    def _fast_side(self, t: Tensor, side: int, angles: tuple[Tensor, Tensor]) -> Float[Tensor, "B T W"]:
+    def _fast_side(self, t: Tensor, side: int, angles: Angles) -> Float[Tensor, "B T W"]:
         """Turn the attention's queries (side 0) or keys (side 1) into those of the fast networks."""
         scale, offset = at_least_float32(self.fast_scale[side]), at_least_float32(self.fast_offset[side])
         t = torch.addcmul(offset, t, scale)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fwpkm.layers.checks import below_one, not_positive, refuse
+from fwpkm.ops.kept import kept
 
 Scaling = Literal["none", "linear", "ntk", "yarn"]
 
@@ -60,27 +61,47 @@ class RopeConfig:
         return int(head_dim * self.fraction)
 
 
-def rotary_angles(
-    config: RopeConfig, head_dim: int, positions: Int[Tensor, "B T"]
-) -> tuple[Float[Tensor, "B T half"], Float[Tensor, "B T half"]]:
-    """Return cosine and sine, in float32, by which each pair of dimensions turns at `positions`.
+Angles = tuple[Float[Tensor, "#B T turning"], Float[Tensor, "#B T turning"]]
 
-    With "yarn" both are scaled by 0.1 ln(factor) + 1, which sharpens attention.
+
+def rotary_angles(config: RopeConfig, head_dim: int, positions: Int[Tensor, "#B T"]) -> Angles:
+    """Return, in float32, what turns each dimension at `positions`, and what its partner adds to it.
+
+    These are the cosine, and the sine with the sign that it has for that dimension, of one angle for each pair. With
+    "yarn" both are scaled by 0.1 ln(factor) + 1, which sharpens attention.
     """
-    frequencies = rotary_frequencies(config, config.rotary_dim(head_dim), positions.device)
-    angles = positions[..., None].float() * frequencies
-    scale = 0.1 * math.log(config.factor) + 1.0 if config.scaling == "yarn" else 1.0
-    return angles.cos() * scale, angles.sin() * scale
+    angles = positions[..., None].float() * _signed_frequencies(
+        config, config.rotary_dim(head_dim), positions.device
+    )
+    cos, sin = angles.cos(), angles.sin()
+    if config.scaling == "yarn":
+        scale = 0.1 * math.log(config.factor) + 1.0
+        cos, sin = cos * scale, sin * scale
+    return cos, sin
+
+
+@kept
+def angles_between(config: RopeConfig, head_dim: int, first: int, last: int, device: torch.device) -> Angles:
+    """Return the same for positions `first` to `last` - 1 of any stream: made once for all layers of a kind."""
+    return rotary_angles(config, head_dim, torch.arange(first, last, device=device)[None])
 
 
 def rotate(
-    x: Float[Tensor, "B T H D"], cos: Float[Tensor, "#B T half"], sin: Float[Tensor, "#B T half"]
+    x: Float[Tensor, "B T H D"], cos: Float[Tensor, "#B T turning"], sin: Float[Tensor, "#B T turning"]
 ) -> Float[Tensor, "B T H D"]:
     """Turn dimension i together with dimension i + half, as Llama and Qwen do; leave the rest alone."""
-    half = cos.shape[-1]
+    turning = cos.shape[-1]
     cos, sin = cos[:, :, None].to(x.dtype), sin[:, :, None].to(x.dtype)
-    a, b, rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)
+    own = x if turning == x.shape[-1] else x[..., :turning]
+    turned = torch.addcmul(own * cos, own.roll(turning // 2, dims=-1), sin)
+    return turned if own is x else torch.cat((turned, x[..., turning:]), dim=-1)
+
+
+@kept
+def _signed_frequencies(config: RopeConfig, dim: int, device: torch.device) -> Float[Tensor, " turning"]:
+    """Return how fast every dimension turns, and which way: a pair's first one gets the sine with a minus."""
+    frequencies = rotary_frequencies(config, dim, device)
+    return torch.cat((-frequencies, frequencies))
 
 
 def rotary_frequencies(config: RopeConfig, dim: int, device: torch.device) -> Float[Tensor, " half"]:

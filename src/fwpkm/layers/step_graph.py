@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fwpkm.layers.fixed import fixed, have_same_shapes, plain, put_back, tokens_before_write
-from fwpkm.memory.places import keeping_lists
+from fwpkm.ops.kept import keeping_lists
 
 S = TypeVar("S")
 Step = Callable[[Tensor, S], tuple[Tensor, S]]

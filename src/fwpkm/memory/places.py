@@ -3,57 +3,23 @@
 One pass instead of a slice per window; and no list of Python's is sent to the device, which would wait for it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache, wraps
 from itertools import accumulate
-from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from fwpkm.ops.core.schedule import Window
-
-F = TypeVar("F", bound=Callable[..., Tensor])
-_keepers: list[list[Tensor]] = []
+from fwpkm.ops.kept import kept
 
 
-def _kept(make: F) -> F:
-    """Make a list once for the same arguments."""
-    cached = lru_cache(maxsize=64)(make)
-
-    @wraps(make)
-    def choose(*args: Any) -> Tensor:
-        if torch.compiler.is_compiling():
-            return make(*args)
-        with torch.inference_mode(False):  # training may use it next
-            found = cached(*args)
-        for keeper in _keepers:
-            keeper.append(found)
-        return found
-
-    return choose  # type: ignore[return-value]  # the same arguments
-
-
-@contextmanager
-def keeping_lists() -> Iterator[list[Tensor]]:
-    """Collect the lists that are asked for meanwhile: a CUDA graph reads them where they lie, however long it lives."""
-    kept: list[Tensor] = []
-    _keepers.append(kept)
-    try:
-        yield kept
-    finally:
-        _keepers[:] = [keeper for keeper in _keepers if keeper is not kept]
-
-
-@_kept
+@kept
 def listed(numbers: tuple[int, ...], device: torch.device) -> Int[Tensor, " P"]:
     """Return `numbers` on the device."""
     return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
-@_kept
+@kept
 def written_places(
     windows: tuple[Window, ...], num_streams: int, num_tokens: int, ahead: int, device: torch.device
 ) -> Int[Tensor, " Tw"]:
@@ -63,7 +29,7 @@ def written_places(
     return torch.cat([(streams + torch.arange(a, b, device=device)).flatten() for a, b in spans])
 
 
-@_kept
+@kept
 def leading_places(
     reads: tuple[int, ...], writes: tuple[int, ...], device: torch.device
 ) -> Int[Tensor, " Tw"]:
@@ -73,7 +39,7 @@ def leading_places(
     return torch.cat([torch.arange(first, last, device=device) for first, last in spans])
 
 
-@_kept
+@kept
 def answer_places(
     windows: tuple[Window, ...], num_streams: int, device: torch.device
 ) -> Int[Tensor, " answers"]:
