@@ -33,7 +33,8 @@ def scaled_units(
     x: Float[Tensor, "*batch D"], eps: float, *weights: Float[Tensor, " D"]
 ) -> tuple[Float[Tensor, "*batch D"], ...]:
     """Return  unit_rms(x) (1 + weight)  for every weight, computed in float32 or wider, in the dtype of `x`."""
-    if units.reads_narrow(x) and units.can_normalise(x, *weights):
+    is_wide = x.dtype not in (torch.float16, torch.bfloat16)
+    if (is_wide or units.reads_narrow(x)) and units.can_normalise(x, *weights):
         return units.scaled_units(x, eps, *weights)
     wide, own = at_least_float32(x), [at_least_float32(weight) for weight in weights]
     if units.can_normalise(wide, *own):

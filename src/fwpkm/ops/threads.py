@@ -5,7 +5,6 @@ torch, on the very cores that the others wait for (docs/performance.md).
 """
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -97,11 +96,12 @@ def array_of(x: Tensor) -> np.ndarray:
 
 
 def array_of_weight(weight: Tensor) -> np.ndarray:
-    """Return a parameter's numbers, copied where FSDP2 may be about to free them.
+    """Return a parameter's numbers, copied where several processes share models.
 
-    It frees the weights that it gathered, and what NumPy has looked at can no longer be freed.
+    FSDP2 frees the weights that it gathered, and what NumPy has looked at can no longer be freed.
     """
-    return array_of(weight.detach().clone() if "torch.distributed.fsdp" in sys.modules else weight)
+    shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return array_of(weight.detach().clone() if shared else weight)
 
 
 def _arrays(args: Sequence[Any]) -> list[Any]:

@@ -67,12 +67,28 @@ def test_a_layer_answers_single_tokens_the_same_by_every_backend(change):
     torch.testing.assert_close(*answers)
 
 
-def test_weights_can_be_freed_after_an_answer():
-    """FSDP2 gives gathered weights' memory back, which is no longer possible once NumPy has looked at it."""
-    pytest.importorskip("torch.distributed.fsdp")
+@pytest.fixture
+def process_group():
+    """Be the only process of a group."""
+    distributed = pytest.importorskip("torch.distributed")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def weights_of_norms_after_an_answer():
     layer = FwPKM(FwPKMConfig(dim=6, num_subkeys=8, key_dim=8, value_dim=5, topk=3, chunk_size=4))
     with torch.no_grad():
         layer(torch.randn(1, 1, 6))
     norms = [module.weight for module in layer.modules() if isinstance(module, RMSNorm)]
     assert len(norms) == 4
-    assert all(weight.untyped_storage().resizable() for weight in norms)
+    return [weight.untyped_storage().resizable() for weight in norms]
+
+
+def test_weights_can_be_freed_after_an_answer_where_processes_share_a_model(process_group):
+    """FSDP2 gives gathered weights' memory back, which is no longer possible once NumPy has looked at it."""
+    assert all(weights_of_norms_after_an_answer())
+
+
+def test_one_process_alone_copies_no_weights():
+    assert not any(weights_of_norms_after_an_answer())
