@@ -36,7 +36,7 @@ case $step in
 tests) # interrupted in time, pytest still says what failed
   timeout -s INT 540 "$python" -m pytest -v -p no:cacheprovider --junitxml="$out/tests.xml" \
     tests/ops/triton_kernels/test_triton_on_gpu.py tests/layers/test_step_graph.py \
-    tests/ops/delta_rule/test_delta_rule_on_gpu.py 2>&1 | tee "$out/tests.txt" || status=$? ;;
+    tests/ops/delta_rule/test_delta_rule_on_gpu.py tests/ops/units tests/layers/test_launches.py 2>&1 | tee "$out/tests.txt" || status=$? ;;
 kernels)
   "$python" -m fwpkm.bench.kernels_triton 90:fp32 90:bf16 >"$out/kernels.jsonl" 2>"$out/kernels.err" || status=$? ;;
 suite) # sparse faults: memory errors of small cases, where the toolkit is installed

@@ -1,5 +1,7 @@
 """A decoded token as a GPU gets it: how many launches it is, and that these give what plain PyTorch does."""
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -7,8 +9,13 @@ from fwpkm.layers.step_graph import StepGraph
 from fwpkm.ops.backend import interprets_triton, use_backend
 from fwpkm.testing.inputs import make_hidden, make_layer
 
+HAS_GPU = importlib.util.find_spec("triton") is not None and torch.cuda.is_available()
+DEVICE = "cuda" if HAS_GPU and not interprets_triton() else "cpu"
+needs_interpreter = pytest.mark.skipif(
+    not interprets_triton(), reason="Triton's interpreter is not asked for"
+)
 pytestmark = [
-    pytest.mark.skipif(not interprets_triton(), reason="Triton's interpreter is not asked for"),
+    pytest.mark.skipif(not interprets_triton() and DEVICE == "cpu", reason="nothing runs Triton's kernels"),
     # of Triton before 3.9, interpreted
     pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning"),
 ]
@@ -33,12 +40,14 @@ def launches_of_a_token(layer):
     return dict(found)
 
 
+@needs_interpreter
 @pytest.mark.parametrize("changes", [{}, {"gate_logits": 3}, {"table": "batch"}], ids=str)
 def test_a_token_is_a_dozen_launches(changes):
     layer = make_layer(num_heads=1, topk=2, chunk_size=8, bias=True, **changes)
     assert launches_of_a_token(layer) == {**PRODUCTS, **STATE, **MEMORY, **AROUND}
 
 
+@needs_interpreter
 def test_hooks_on_the_gate_cost_what_they_look_at():
     layer, seen = make_layer(num_heads=1, topk=2, chunk_size=8), []
     layer.gate_proj.register_forward_hook(lambda module, args, out: seen.append(out))
@@ -62,12 +71,12 @@ def test_hooks_on_the_gate_cost_what_they_look_at():
     ids=str,
 )
 def test_tokens_one_by_one_are_those_of_plain_pytorch(changes):
-    layer = make_layer(**{"num_heads": 1, "topk": 2, "chunk_size": 5, **changes})
+    layer = make_layer(**{"num_heads": 1, "topk": 2, "chunk_size": 5, **changes}).to(DEVICE)
     for name, p in layer.named_parameters():
         if "norm" in name or name == "gate_proj.bias":
             torch.nn.init.normal_(p, std=0.3)
     x = make_hidden(layer, 2, 14)
-    mask = torch.arange(3) < torch.tensor([[3], [1]])  # streams of different lengths
+    mask = (torch.arange(3) < torch.tensor([[3], [1]])).to(DEVICE)  # streams of different lengths
     results = []
     for backend in ("triton", "torch"):
         with use_backend(backend):

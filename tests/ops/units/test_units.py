@@ -13,6 +13,9 @@ from fwpkm.layers.norm import scaled_units as spelt_out
 from fwpkm.ops import units
 from fwpkm.ops.backend import interprets_triton, use_backend
 
+# of Triton before 3.9, interpreted
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
+
 
 def form(backend, device, *, is_there, reason):
     marks = pytest.mark.skipif(not is_there, reason=reason)
