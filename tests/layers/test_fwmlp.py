@@ -51,6 +51,7 @@ def by_definition(layer, x, mask=None, *, flush=False):
         {"target": "last", "lookahead": 2},
         {"lookahead": 2, "gate": False},
         {"lookahead": 0, "gate_logits": 3},
+        {"key_dim": 5},
         {"border": "dropped"},
         {"border": "dropped", "lookahead": 2, "scope": "batch"},
         {"scope": "batch"},

@@ -7,6 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from fwpkm.layers.rope import RopeConfig, angles_between, rotary_angles, rotary_frequencies, rotate
+from fwpkm.ops.kept import keeping_lists
 
 CPU = torch.device("cpu")
 
@@ -106,3 +107,17 @@ def test_angles_made_in_inference_mode_may_be_trained_with():
     x = torch.randn(1, 3, 2, 8, requires_grad=True)
     (grad,) = torch.autograd.grad(rotate(x, *angles).square().sum(), x)
     torch.testing.assert_close(grad, 2 * x)  # turning keeps lengths
+
+
+def test_a_cuda_graph_that_nobody_keeps_angles_for_makes_its_own(monkeypatch):
+    config = RopeConfig(base=81.0)
+    eager = angles_between(config, 8, 0, 3, CPU)
+    for name in ("is_initialized", "is_current_stream_capturing"):
+        monkeypatch.setattr(torch.cuda, name, lambda: True)
+    own = angles_between(config, 8, 0, 3, CPU)
+    assert own is not eager
+    torch.testing.assert_close(own, eager)
+    with keeping_lists() as held:
+        assert angles_between(config, 8, 0, 3, CPU) is eager
+    assert held[0] is eager[0]
+    assert held[1] is eager[1]

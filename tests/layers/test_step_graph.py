@@ -217,7 +217,7 @@ def test_graphs_share_a_pool_that_lasts_and_a_stream(monkeypatch):
         assert isinstance(graph, RecordedGraph)
         del graph
         gc.collect()
-    assert called == ["first", 0, 1, 2]
+    assert called == ["first", 0, "first", 1, "first", 2]
     assert len(streams) == len(RecordedGraph.pools) == 1
 
 

@@ -64,6 +64,8 @@ _SIZES = {
 
 
 _OF_UNITS = tuple(f"{name}_{i}" for name in ("w", "out", "g") for i in range(3))
+_MULTIPLES = ("D", "d", "keys_stride", "squares_stride", "index_stride")
+"""Numbers that are multiples of 16."""
 _ACTIVATIONS = ("q", "target", "w", "c", "a", "dq", "x", "dx", "vector", *_OF_UNITS)
 _NARROW = {"bf16": _ACTIVATIONS, "bf16rows": (*_ACTIVATIONS, "base", "rows")}
 """What is in bfloat16."""
@@ -183,7 +185,7 @@ def _compile(
     signature, attributes = {}, {}
     for place, name in enumerate(kernel.arg_names):
         signature[name] = _kind_of(name, constants, dtype)
-        if signature[name][0] == "*" or name in ("D", "d", "keys_stride", "squares_stride", "index_stride"):
+        if name not in constants and (signature[name][0] == "*" or name in _MULTIPLES):
             attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(
         kernel, signature, {(kernel.arg_names.index(k),): v for k, v in constants.items()}, attributes

@@ -81,8 +81,10 @@ class MemoryFrame(nn.Module):
             return self._project_few(x)
         dtype = self.memory_dtype
         for_q, for_v, gate = self._enter(x)
-        halves = self.q_proj(for_q).unflatten(-1, (-1, self._normed_width))
-        q = normalise(halves, self._query_norm, dtype).flatten(-2).unflatten(-1, (-1, self._head_dim))
+        q = self.q_proj(for_q)
+        if self._query_norm != "none":
+            q = normalise(q.unflatten(-1, (-1, self._normed_width)), self._query_norm, dtype).flatten(-2)
+        q = q.to(dtype).unflatten(-1, (-1, self._head_dim))
         v = normalise(self.v_proj(for_v), self._value_norm, dtype)
         return q, v, None if gate is None else gate.to(dtype)
 
@@ -96,7 +98,7 @@ class MemoryFrame(nn.Module):
         if not self._gate_is_a_dot(x):
             for_q, for_v, for_gate = scaled_units(x, eps, *weights, norm)
             return for_q, for_v, proj(for_gate).to(self.memory_dtype).mean(-1).sigmoid()
-        if units.reads_narrow(x) and not torch.is_grad_enabled():
+        if units.can_gate(x):
             return units.gated_units(x, eps, norm, proj.weight, proj.bias, weights)
         vector = (1 + at_least_float32(norm)) * at_least_float32(proj.weight).mean(0)
         for_q, for_v, logits = units.scaled_units_and_dots(x, eps, vector, *weights)
@@ -136,7 +138,7 @@ class MemoryFrame(nn.Module):
         mask: Bool[Tensor, "B T"] | None,
     ) -> Float[Tensor, "B T D"]:
         """Mix what was retrieved with the tokens' own values and project it; zeros at padding, dtype of `like`."""
-        hooked = _is_hooked(self.out_norm)
+        hooked = _is_hooked(self.out_norm) or type(self.out_norm) is not RMSNorm
         if mask is None and not hooked and v.dtype == like.dtype and can_frame(v, self.memory_dtype):
             from fwpkm.ops.answer.frame import mixed_units
 

@@ -130,13 +130,16 @@ class _Recorder:
         """Never replayed again once there is a newer one, and kept until then: a pool ends with its last graph."""
 
     def record(self, step: Callable[[], None], first: Callable[[], object]) -> torch.cuda.CUDAGraph:
-        """Record what `step` launches; the first time `first` is run before: kernels are compiled then."""
+        """Record what `step` launches. Before, `first` is run: kernels are compiled then, and lists made.
+
+        Every time, since a line that has become longer may want kernels compiled anew.
+        """
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-                first()
+            first()
             # Without the collection and the emptied cache that `torch.cuda.graph` begins with, chunk after chunk.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:

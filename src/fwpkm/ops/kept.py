@@ -18,7 +18,7 @@ def kept(make: F) -> F:
 
     @wraps(make)
     def choose(*args: Any) -> Any:
-        if torch.compiler.is_compiling() or _is_faked():
+        if torch.compiler.is_compiling() or _is_faked() or (not _keepers and _is_captured()):
             return make(*args)
         with torch.inference_mode(False):  # training may use it next
             found = cached(*args)
@@ -43,3 +43,8 @@ def keeping_lists() -> Iterator[list[Tensor]]:
 def _is_faked() -> bool:
     """Return whether tensors that are made now have no numbers (FakeTensorMode)."""
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+
+
+def _is_captured() -> bool:
+    """Return whether a CUDA graph is recorded: it would read what is kept here for longer than that is kept."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()

@@ -19,7 +19,7 @@ from fwpkm.memory.overlay import Overlay
 from fwpkm.ops import backend as backends
 from fwpkm.ops.addressing import address, key_squares
 from fwpkm.ops.addressing.naive import product_key_topk_naive
-from fwpkm.ops.answer import answer_tokens, can_answer, can_frame, read_cells
+from fwpkm.ops.answer import answer_tokens, can_answer, can_frame, put_token, read_cells
 from fwpkm.ops.backend import interprets_triton, name_backend, runs_triton, use_backend
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.weights import read_weights
@@ -219,18 +219,20 @@ def test_a_row_that_is_not_there_is_refused(triton, row):
 
 
 @pytest.mark.parametrize(
-    ("heads", "topk", "score", "weights", "based", "shared", "kept"),
+    ("heads", "topk", "score", "weights", "based", "shared", "kept", "n", "half"),
     [
-        (2, 3, "idw", "softmax", True, False, torch.float64),
-        (1, 4, "dot", "silu", False, True, torch.float64),
-        (3, 1, "idw", "relu", True, False, torch.float64),
-        (2, 3, "idw", "softmax", True, False, torch.bfloat16),
+        (2, 3, "idw", "softmax", True, False, torch.float64, 5, 4),
+        (1, 4, "dot", "silu", False, True, torch.float64, 5, 4),
+        (3, 1, "idw", "relu", True, False, torch.float64, 5, 4),
+        (2, 3, "idw", "softmax", True, False, torch.bfloat16, 5, 4),
+        (2, 3, "idw", "softmax", True, False, torch.float64, 70, 100),  # several blocks of sub-keys
+        (1, 2, "dot", "softmax", True, False, torch.float64, 3, 4100),  # and of their columns
     ],
 )
 def test_tokens_answered_by_kernels_retrieve_what_the_definition_does(
-    triton, heads, topk, score, weights, based, shared, kept
+    triton, heads, topk, score, weights, based, shared, kept, n, half
 ):
-    B, T, n, half, Dv = 2, 2, 5, 4, 6
+    B, T, Dv = 2, 2, 6
     S, options = 1 if shared else B, CoreOptions(topk=topk, score=score, weights=weights)
     q, keys = torch.randn(B, T, heads, 2 * half).double(), torch.randn(S, 2, heads, n, half).double()
     base = torch.randn(n * n, Dv).to(kept) if based else None
@@ -298,3 +300,20 @@ def test_tokens_that_differ_are_counted_and_nan_differs(width):
     y[0, 1], y[1, 3], y[1, 4] = 1.5, float("nan"), 1 + 1e-6
     assert share_of_tokens_that_differ(y, x, tolerance=1e-3) == pytest.approx(0.2)
     assert share_of_tokens_that_differ(x, x, tolerance=0) == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("given", [(True, True), (True, False), (False, True), (False, False)], ids=str)
+def test_a_token_is_put_at_its_place_which_moves_on(triton, given):
+    B, capacity, widths = 3, 5, (1030, 7)  # more than is copied at once
+    q, v = (torch.randn(B, 1, width) for width in widths)
+    gate, mask = (torch.rand(B, 1) if there else None for there in given)
+    line, place = torch.randn(B, capacity, sum(widths) + 2), torch.tensor([0, 4, 2])
+    expected, one = line.clone(), torch.ones(B, 1)
+    fields = (q[:, 0], v[:, 0], *(one if x is None else x for x in (gate, mask)))
+    expected[torch.arange(B), place] = torch.cat(fields, dim=1)
+    assert put_token(q, v, gate, mask, line, place)
+    assert torch.equal(line, expected)
+    assert place.tolist() == [1, 5, 3]
+    assert not put_token(q.expand(B, 2, -1), v.expand(B, 2, -1), None, None, line, place)
+    assert torch.equal(line, expected)

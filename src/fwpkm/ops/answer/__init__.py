@@ -114,19 +114,20 @@ def read_cells(
 
 
 def put_token(
-    q: Float[Tensor, "B 1 Dq"],
-    v: Float[Tensor, "B 1 Dv"],
-    gate: Float[Tensor, "B 1"] | None,
-    mask: Float[Tensor, "B 1"] | None,
+    q: Float[Tensor, "B T Dq"],
+    v: Float[Tensor, "B T Dv"],
+    gate: Float[Tensor, "B T"] | None,
+    mask: Float[Tensor, "B T"] | None,
     line: Float[Tensor, "B capacity W"],
     place: Int[Tensor, " B"],
 ) -> bool:
     """Write one token of each stream to line[b, place_b], one launch for all, and move its place on by one.
 
     Returns:
-        False, and nothing was done, where there is no such launch.
+        False, and nothing was done, where there is no such launch: kernels do not run, or there are more tokens.
     """
-    if torch.is_grad_enabled() or not line.is_contiguous() or not runs_triton(line):
+    fits = line.is_contiguous() and q.shape[1] == 1 and q.shape[2] + v.shape[2] + 2 == line.shape[2]
+    if not fits or torch.is_grad_enabled() or torch.compiler.is_compiling() or not runs_triton(line):
         return False
     from fwpkm.ops.answer import triton
 

@@ -17,7 +17,7 @@ _QUERY = 1024
 _CELLS = 4096
 """Numbers of rows that it adds up together."""
 _SCORES = 1024
-"""Of a half of a head, that four warps hold."""
+"""Of each half of a head, that four warps hold."""
 _WIDEST_COPY = 1024
 """Numbers that a program moves at once."""
 

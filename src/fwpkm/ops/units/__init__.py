@@ -2,6 +2,7 @@
 
 from fwpkm.ops.units.constants import KINDS
 from fwpkm.ops.units.operation import (
+    can_gate,
     can_normalise,
     gated_units,
     mixed_units,
@@ -13,6 +14,7 @@ from fwpkm.ops.units.operation import (
 
 __all__ = [
     "KINDS",
+    "can_gate",
     "can_normalise",
     "gated_units",
     "mixed_units",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from fwpkm.ops.apply import apply
 from fwpkm.ops.backend import runs_compiled, runs_triton
@@ -22,7 +23,7 @@ _MOST_COLUMNS = 8192
 
 def can_normalise(x: Float[Tensor, "*B D"], *others: Tensor | None) -> bool:
     """Return whether there is a form for plain tensors like these."""
-    if torch.compiler.is_compiling() or not x.numel():
+    if torch.compiler.is_compiling() or not x.numel() or _is_transformed():
         return False
     narrow = reads_narrow(x)
     if not (narrow or runs_compiled(x)):
@@ -32,12 +33,24 @@ def can_normalise(x: Float[Tensor, "*B D"], *others: Tensor | None) -> bool:
             continue
         if type(t) not in _PLAIN or t.device != x.device or not (narrow or t.dtype == x.dtype):
             return False
+        if t.shape[-1:] != x.shape[-1:] and t.shape != x.shape[:-1]:
+            return False
     return True
 
 
 def reads_narrow(x: Float[Tensor, "*B D"]) -> bool:
     """Return whether what normalises rows like these widens them itself, and may be given several precisions."""
     return not torch.compiler.is_compiling() and x.shape[-1] <= _MOST_COLUMNS and runs_triton(x)
+
+
+def can_gate(x: Float[Tensor, "*B D"]) -> bool:
+    """Return whether `gated_units` is there for rows like these, of which nobody wants gradients."""
+    return reads_narrow(x) and not torch.is_grad_enabled() and forward_ad._current_level < 0
+
+
+def _is_transformed() -> bool:
+    """Return whether a transform of torch.func is under way, which wants PyTorch's own operations."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def scaled_units(
@@ -69,7 +82,7 @@ def gated_units(
 
         g = sigmoid(mean of the G logits  logits_i . unit_rms(x) (1 + gate_weight) + bias_i)
 
-    Without gradients, and only where `reads_narrow` says so. The gate is float32, of float64 rows float64.
+    Without gradients, and only where `can_gate` says so. The gate is float32, of float64 rows float64.
     """
     from fwpkm.ops.units import triton
 
@@ -121,6 +134,7 @@ class _ScaledUnits(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, ctx.eps, ctx.shift, vector, *weights = inputs
+        ctx.form = _form(x)  # whatever is chosen until the backward
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, vector, *weights)
 
@@ -128,7 +142,7 @@ class _ScaledUnits(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, vector, *weights = ctx.saved_tensors
-        dx, d_vector, found = _form(x).scale_back(x, ctx.eps, ctx.shift, vector, weights, grads)
+        dx, d_vector, found = ctx.form.scale_back(x, ctx.eps, ctx.shift, vector, weights, grads)
         return dx, None, None, d_vector, *found
 
 
@@ -140,7 +154,7 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         x, ctx.kind, _ = inputs
-        ctx.dtype = x.dtype
+        ctx.form, ctx.dtype = _form(x), x.dtype
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(*output)
 
@@ -148,7 +162,7 @@ class _Normalised(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor, _: Any) -> tuple[Tensor, None, None]:
         y, factor = ctx.saved_tensors
-        return _form(y).normalise_back(y, factor, ctx.kind, g, ctx.dtype), None, None
+        return ctx.form.normalise_back(y, factor, ctx.kind, g, ctx.dtype), None, None
 
 
 class _MixedUnits(torch.autograd.Function):
@@ -161,11 +175,12 @@ class _MixedUnits(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         v_hat, v, gate, ctx.eps, weight, _ = inputs
+        ctx.form = _form(v)
         ctx.save_for_backward(v_hat, v, gate, weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         v_hat, v, gate, weight = ctx.saved_tensors
-        d_hat, dv, d_gate, d_weight = _form(v).mix_back(v_hat, v, gate, ctx.eps, weight, g)
+        d_hat, dv, d_gate, d_weight = ctx.form.mix_back(v_hat, v, gate, ctx.eps, weight, g)
         return d_hat, dv, d_gate, None, d_weight, None

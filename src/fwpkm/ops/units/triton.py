@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
-from fwpkm.ops.launch_triton import accumulator, num_multiprocessors, on_device
+from fwpkm.ops.launch_triton import num_multiprocessors, on_device
 from fwpkm.ops.units.constants import ZSCORE
 from fwpkm.ops.units.kernels_triton import (
     gated_units_kernel,
@@ -47,12 +48,12 @@ def gated(
     x: Tensor, eps: float, w_gate: Tensor, logits: Tensor, bias: Tensor | None, weights: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return  unit_rms(x) (1 + weight)  for both weights, and the gate; no gradients."""
-    x, logits = x.contiguous(), logits.contiguous()
+    x = x.contiguous()
     out, gate = [_fresh(x, x.dtype) for _ in weights], x.new_empty(x.shape[:-1], dtype=_wide(x))
     M, D, how = _blocks(x)
     with on_device(x):
         gated_units_kernel[(triton.cdiv(M, how["BM"]),)](
-            *(x, *weights, w_gate, logits, x if bias is None else bias, *out, gate, M, D),
+            *(x, *_padded((*weights, w_gate, logits, bias), x, 5), *out, gate, M, D),
             NUM_LOGITS=logits.shape[0], BIAS=bias is not None, EPS=eps, **how,
         )  # fmt: skip
     return out[0], out[1], gate
@@ -92,8 +93,8 @@ def scale_back(
 def normalise(x: Tensor, kind: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return normalised rows in `dtype`, and what each was multiplied with."""
     x, y = x.contiguous(), _fresh(x, dtype)
-    M, D, how = _blocks(x)
-    factor = x.new_empty(M, dtype=_wide(x))
+    M, D, how = _blocks(x, dtype)
+    factor = x.new_empty(M, dtype=_wide(x, dtype))
     with on_device(x):
         normalise_kernel[(triton.cdiv(M, how["BM"]),)](x, y, factor, M, D, ZSCORE=kind == ZSCORE, **how)
     return y, factor
@@ -114,8 +115,8 @@ def mix(
     v_hat: Tensor, v: Tensor, gate: Tensor | None, eps: float, weight: Tensor, dtype: torch.dtype
 ) -> Tensor:
     """Return  unit_rms(mixture) (1 + weight)  in `dtype`."""
-    v_hat, v, out = v_hat.contiguous(), v.contiguous(), _fresh(v, dtype)
-    M, D, how = _blocks(v)
+    v_hat, v, weight, out = v_hat.contiguous(), v.contiguous(), weight.contiguous(), _fresh(v, dtype)
+    M, D, how = _blocks(v, v_hat.dtype, dtype)
     gates = v if gate is None else gate.contiguous()
     with on_device(v):
         mix_kernel[(triton.cdiv(M, how["BM"]),)](
@@ -128,11 +129,11 @@ def mix_back(
     v_hat: Tensor, v: Tensor, gate: Tensor | None, eps: float, weight: Tensor, g: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Return the gradients of v^, v, gate and weight."""
-    v_hat, v, g = v_hat.contiguous(), v.contiguous(), g.contiguous()
+    v_hat, v, weight, g = (x.contiguous() for x in (v_hat, v, weight, g))
     d_hat, dv, gated = _fresh(v_hat, v_hat.dtype), _fresh(v, v.dtype), gate is not None
     gates, d_gate = (v, v) if gate is None else (gate.contiguous(), _fresh(gate, gate.dtype))
-    M, D, how = _blocks(v)
-    parts = _parts(v, M, how["BM"], 1, D)
+    M, D, how = _blocks(v, v_hat.dtype, g.dtype)
+    parts = _parts(v, M, how["BM"], 1, D, v_hat.dtype, g.dtype)
     with on_device(v):
         mix_back_kernel[(parts.shape[0],)](
             v_hat, v, gates, weight, g, d_hat, dv, d_gate, parts, M, D, GATED=gated, EPS=eps, **how
@@ -147,20 +148,21 @@ def row_blocks(num_rows: int, width: int) -> dict[str, int]:
     return {"BM": BM, "BD": BD, "num_warps": max(4, BD // 512)}
 
 
-def _blocks(x: Tensor) -> tuple[int, int, dict[str, Any]]:
+def _blocks(x: Tensor, *others: torch.dtype) -> tuple[int, int, dict[str, Any]]:
     M, D = x.numel() // x.shape[-1], x.shape[-1]
-    return M, D, {**row_blocks(M, D), "ACC": accumulator(x)}
+    acc = tl.float64 if _wide(x, *others) == torch.float64 else tl.float32
+    return M, D, {**row_blocks(M, D), "ACC": acc}
 
 
-def _parts(x: Tensor, M: int, BM: int, count: int, D: int) -> Tensor:
+def _parts(x: Tensor, M: int, BM: int, count: int, D: int, *others: torch.dtype) -> Tensor:
     """Return room for parts of `count` weights' gradients: few, and a block of rows for each at least."""
     programs = min(triton.cdiv(M, BM), _PARTS * num_multiprocessors(x))
-    return x.new_empty(programs, count, D, dtype=_wide(x))
+    return x.new_empty(programs, count, D, dtype=_wide(x, *others))
 
 
 def _padded(given: Sequence[Tensor | None], x: Tensor, count: int = 3) -> list[Tensor]:
     """Return `count` tensors; where there are fewer, or None, another one that is not looked at."""
-    own = [x if y is None else y for y in given]
+    own = [x if y is None else y.contiguous() for y in given]
     return own + [x] * (count - len(own))
 
 
@@ -168,5 +170,6 @@ def _fresh(x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def _wide(x: Tensor, *others: torch.dtype) -> torch.dtype:
+    """Return what is computed in: float64 where anything is, else float32."""
+    return torch.float64 if torch.float64 in (x.dtype, *others) else torch.float32
