@@ -4,6 +4,8 @@
 want all of one precision.
 """
 
+from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -28,12 +30,15 @@ def can_normalise(x: Float[Tensor, "*B D"], *others: Tensor | None) -> bool:
     narrow = reads_narrow(x)
     if not (narrow or runs_compiled(x)):
         return False
-    for t in (x, *others):
+    if type(x) not in _PLAIN:
+        return False
+    dtype, device, width = x.dtype, x.device, x.shape[-1]
+    for t in others:
         if t is None:
             continue
-        if type(t) not in _PLAIN or t.device != x.device or not (narrow or t.dtype == x.dtype):
+        if type(t) not in _PLAIN or t.device != device or not (narrow or t.dtype == dtype):
             return False
-        if t.shape[-1:] != x.shape[-1:] and t.shape != x.shape[:-1]:
+        if not (t.dim() and t.shape[-1] == width) and t.shape != x.shape[:-1]:
             return False
     return True
 
@@ -115,13 +120,12 @@ def mixed_units(
 
 
 def _form(x: Tensor) -> ModuleType:
-    if runs_triton(x):
-        from fwpkm.ops.units import triton
+    return _load("triton" if runs_triton(x) else "numba")
 
-        return triton
-    from fwpkm.ops.units import numba
 
-    return numba
+@cache
+def _load(form: str) -> ModuleType:
+    return import_module(f"fwpkm.ops.units.{form}")
 
 
 class _ScaledUnits(torch.autograd.Function):
