@@ -70,6 +70,7 @@ _ACTIVATIONS = ("q", "target", "w", "c", "a", "dq", "x", "dx", "vector", *_OF_UN
 _NARROW = {"bf16": _ACTIVATIONS, "bf16rows": (*_ACTIVATIONS, "base", "rows")}
 """What is in bfloat16."""
 _MANY_ROWS = 1 << 15
+"""Enough to fill the blocks of norms."""
 _D, _N, _HALF = 512, 512, 256
 """The paper's layer: width of rows, sub-keys per half, and their width."""
 Variant = tuple[Any, dict[str, Any], int]

@@ -32,12 +32,12 @@ def kept(make: F) -> F:
 @contextmanager
 def keeping_lists() -> Iterator[list[Tensor]]:
     """Collect what is asked for meanwhile: a CUDA graph reads it where it lies, however long it lives."""
-    kept: list[Tensor] = []
-    _keepers.append(kept)
+    held: list[Tensor] = []
+    _keepers.append(held)
     try:
-        yield kept
+        yield held
     finally:
-        _keepers[:] = [keeper for keeper in _keepers if keeper is not kept]
+        _keepers[:] = [keeper for keeper in _keepers if keeper is not held]
 
 
 def _is_faked() -> bool:

@@ -73,17 +73,8 @@ def mix(
 ) -> Tensor:
     """Return  unit_rms(mixture) (1 + weight) ; `dtype` is that of v."""
     y, gates = _fresh(v), _gates(v, gate)
-    _run(
-        loops.mix,
-        v,
-        _rows(v_hat),
-        _rows(v),
-        gates,
-        gate is not None,
-        eps,
-        array_of_weight(weight),
-        _rows(y),
-    )
+    given = (_rows(v_hat), _rows(v), gates, gate is not None, eps, array_of_weight(weight))
+    _run(loops.mix, v, *given, _rows(y))
     return y
 
 
