@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # What a machine with a CUDA GPU is to say about the Triton kernels, in steps of less than ten minutes each:
 #
-#   benchmarks/gpu_session.sh STEP OUT      STEP: tests | kernels | suite | paper | one | lengths | model;   OUT: a folder for what it finds
+#   benchmarks/gpu_session.sh STEP OUT      STEP: tests | kernels | suite | paper | one | lengths | model | compiled;   OUT: a folder for what it finds
 #
 # tests    parity, gradients, poison, races; kernels: what the compiler says of registers and spills (needs no GPU)
 # paper    eight streams of 4,096: the layer, its core and its scan, the dense form with its time and memory, in bfloat16
 # one      one stream of 2,048: the same, and the layer of PyPI, in bfloat16 and float32
 # lengths  prefill and decoding from 512 to 1,048,576 tokens; flatness, decode ratios, state and crossover as rows of their own
-# model    the 12-layer hybrid's training step against its twin's
+# model    the 12-layer hybrid's training step against its twin's; compiled: the same by torch.compile
 #
 # Needs torch with CUDA, triton, numpy, safetensors and jaxtyping. Gated DeltaNet runs as flash-linear-attention where that is
 # installed and right (GDN=torch or fla insists), and the rows say which; `one` also fast-weight-product-key-memory; `tests` and `suite` also pytest, hypothesis and beartype.
@@ -16,7 +16,7 @@
 # unless ALLOW_DIRTY=1. A step's exit code is not 0 if any of its commands failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-step=${1:?a step: tests, kernels, suite, paper, one, lengths or model} out=${2:?a folder for the results}
+step=${1:?a step: tests, kernels, suite, paper, one, lengths, model or compiled} out=${2:?a folder for the results}
 mkdir -p "$out"
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" TRITON_INTERPRET=0 CUBLAS_WORKSPACE_CONFIG=:4096:8
 export FWPKM_TRACEBACK=1 PYTHONUNBUFFERED=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # what other plugins warn of would be errors
@@ -61,6 +61,9 @@ model) # a part at a time too, should eight streams at once be too many for the 
     bench twins twins paper/gdn_fwpkm paper/gdn --streams 8 --tokens 4096 --runs 9 --parts $parts \
       --set "model.gated_delta_net.backend=${GDN:-auto}"
   done ;;
-*) echo "gpu_session: STEP must be tests, kernels, suite, paper, one, lengths or model, got '$step'" >&2; exit 2 ;;
+compiled) # the same two models as torch.compile makes them
+  bench twins twins paper/gdn_fwpkm paper/gdn --streams 8 --tokens 4096 --runs 9 --parts 4 --compile \
+    --set "model.gated_delta_net.backend=${GDN:-auto}" ;;
+*) echo "gpu_session: STEP must be tests, kernels, suite, paper, one, lengths, model or compiled, got '$step'" >&2; exit 2 ;;
 esac
 exit "$status"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fwpkm.bench.model import DECODED, bench_model, measure_decoding, measure_prefill, measure_training_step
+from fwpkm.bench.parity import ParityError
 from fwpkm.cli.main import main
 from fwpkm.models.decoder import Decoder
 from fwpkm.testing.systems import make_system
@@ -65,6 +66,16 @@ def test_single_tokens_are_decoded_behind_a_stream():
     assert row["tokens"] == 25
     assert 0 < row["p20_s"] <= row["median_s"] <= row["p80_s"]
     assert row["tokens_s"] == pytest.approx(1 / row["mean_s"])
+
+
+def test_compiled_blocks_that_answer_otherwise_are_not_timed(monkeypatch):
+    made = []
+    monkeypatch.setattr(Decoder, "compile_blocks", lambda model: made.append(model))
+    assert measure_decoding(model := make_model(), 25, 10, compiled=True)["compiled"]
+    assert made == [model]
+    monkeypatch.setattr(Decoder, "compile_blocks", lambda model: model.embed.weight.data.neg_())
+    with pytest.raises(ParityError, match="compiled blocks: logits off by"):
+        measure_decoding(make_model(), 25, 10, compiled=True)
 
 
 def test_the_command_measures_in_a_process_of_its_own(capsys):

@@ -15,6 +15,7 @@ from fwpkm.bench import compare, twins
 from fwpkm.bench.ceilings import core_work
 from fwpkm.bench.compare import compare_systems
 from fwpkm.bench.core_step import PAPER
+from fwpkm.bench.parity import ParityError
 from fwpkm.bench.rows import append_rows
 from fwpkm.bench.scan import ScanBytes
 from fwpkm.bench.shapes import SHAPES
@@ -213,6 +214,21 @@ def test_a_model_is_measured_next_to_its_twin():
     assert {row["parts"] for row in rows} == {2}
 
 
+def test_compiled_blocks_that_give_something_else_are_not_timed(monkeypatch):
+    """The compiler itself cannot read what this process's type checks wrap; what it made is put in its place."""
+
+    def spoil(model):
+        model.norm.weight.data += 0.1
+
+    monkeypatch.setattr(twins.Decoder, "compile_blocks", spoil)
+    sizes = {"streams": 2, "tokens": 32, "runs": 1, "warmup": 0, "settings": ["model.num_layers=1"]}
+    with pytest.raises(ParityError, match="compiled blocks: loss"):
+        list(compare_twins("small/swa", "small/swa", device="cpu", compiled=True, **sizes))
+    monkeypatch.setattr(twins.Decoder, "compile_blocks", lambda model: None)
+    rows = list(compare_twins("small/swa", "small/swa", device="cpu", compiled=True, **sizes))
+    assert {row["compiled"] for row in rows} == {True}
+
+
 def test_a_step_in_parts_takes_the_gradient_of_the_whole(monkeypatch):
     seen = []
 
@@ -298,7 +314,10 @@ def run_session(step, folder, python):
 def test_the_session_script_names_its_steps(tmp_path):
     done = run_session("nonsense", tmp_path, "exit 0")
     assert done.returncode == 2
-    assert "STEP must be tests, kernels, suite, paper, one, lengths or model, got 'nonsense'" in done.stderr
+    assert (
+        "STEP must be tests, kernels, suite, paper, one, lengths, model or compiled, got 'nonsense'"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("step", ["paper", "one", "model"])
@@ -310,7 +329,7 @@ def test_a_step_whose_first_command_fails_runs_the_others_and_fails(tmp_path, st
     assert run_session(step, tmp_path, "exit 0").returncode == 0
 
 
-@pytest.mark.parametrize("step", ["tests", "kernels"])
+@pytest.mark.parametrize("step", ["tests", "kernels", "compiled"])
 def test_a_step_of_one_command_fails_with_it(tmp_path, step):
     assert run_session(step, tmp_path, "exit 3").returncode == 3
     assert run_session(step, tmp_path, "exit 0").returncode == 0
@@ -327,13 +346,13 @@ def test_errors_of_a_measurement_are_kept_with_where_they_arose(tmp_path, monkey
 
 def test_every_command_of_the_session_is_one_that_the_tool_takes(tmp_path):
     """The dense form is measured at the shape of the goals, and no flag is misspelt."""
-    for step in ("paper", "one", "lengths", "model"):
+    for step in ("paper", "one", "lengths", "model", "compiled"):
         run_session(step, tmp_path, r'shift 2; printf "%s\037" "$@" >> "$LOG"; echo >> "$LOG"')
     commands = [line.split("\037")[:-1] for line in (tmp_path / "log").read_text().splitlines()]
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     options = [parser.parse_args(command[1:]) for command in commands]
-    assert [x.what for x in options] == ["compare"] * 4 + ["lengths", "twins", "twins"]
+    assert [x.what for x in options] == ["compare"] * 4 + ["lengths", "twins", "twins", "twins"]
     assert any(x.what == "compare" and x.shape == "paper" and "dense" in x.systems for x in options)
     assert {4096, 131072, 1048576} <= set(options[4].lengths)
     assert all(x.settings == ["model.gated_delta_net.backend=auto"] for x in options[5:])

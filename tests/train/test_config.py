@@ -22,6 +22,11 @@ from fwpkm.train.schedule import lr_factor
         (TrainConfig, {"steps": 1, "carry": "documents"}, "did you mean 'document'"),
         (TrainConfig, {"steps": 1, "parallel": "shards"}, "did you mean 'shard'"),
         (TrainConfig, {"steps": 1, "accumulate": 0, "max_minutes": 0.0}, "accumulate .*; max_minutes must be above 0"),
+        (
+            TrainConfig,
+            {"steps": 1, "compile": True, "gate_cost": 0.1, "parallel": "shard"},
+            "compile=true needs gate_cost=0; compile=true needs parallel='replicate'",
+        ),
         (OptimizerConfig, {"lr": 0.0}, "lr must be above 0"),
         (OptimizerConfig, {"beta1": 1.0, "weight_decay": -1.0}, "beta1 must be in .*; weight_decay"),
         (ScheduleConfig, {"warmup": 1.5}, "warmup must be in"),

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -67,6 +69,27 @@ def test_a_run_leaves_all_that_it_should(recipe: Path, capsys: pytest.CaptureFix
     assert {kind: kinds.count(kind) for kind in kinds} == {"train": 4, "memory": 2, "validation": 2}
     check_folder(out / "model")
     assert load_model(out / "model").config == resolved.model
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_blocks_train_alike(recipe: Path) -> None:
+    """In processes of their own: the compiler does not read what this one's type checks wrap."""
+    found = []
+    for compiled in ("false", "true"):
+        out = recipe.parent / compiled
+        settings = ["data.layout=packed", "train.carry=sequence", f"train.compile={compiled}"]
+        command = [sys.executable, "-m", "fwpkm.cli.main", "train", str(recipe), "--out", str(out), "--quiet"]
+        for setting in settings:
+            command += ["--set", setting]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert "recompile_limit" not in done.stderr
+        found.append([json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()])
+    assert len(found[0]) == len(found[1]) == 8
+    for own, plain in zip(*found, strict=True):
+        assert own["kind"] == plain["kind"]
+        for name in plain.keys() & {"loss", "gradient_norm"}:
+            assert own[name] == pytest.approx(plain[name], rel=1e-4)
 
 
 def test_a_folder_with_a_run_is_not_written_over(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

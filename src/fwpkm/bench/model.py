@@ -1,7 +1,7 @@
 """What a whole model takes in time and memory: a training step, reading a long stream in pieces, answering behind it.
 
 Each measurement has a process of its own, whose resident memory is what is reported, code and weights included:
-python -m fwpkm.bench.model train|checkpointed|prefill|decode RECIPE TOKENS PIECE DEVICE [SETTING ...]
+python -m fwpkm.bench.model train|checkpointed|prefill|decode|decode-compiled RECIPE TOKENS PIECE DEVICE [SETTING ...]
 """
 
 import json
@@ -20,7 +20,7 @@ from fwpkm.bench.measure import (
     resident_bytes,
     seconds_of,
 )
-from fwpkm.bench.model_parity import check_model
+from fwpkm.bench.model_parity import check_model, decode_compiled
 from fwpkm.bench.parity import Check
 from fwpkm.bench.rows import Row, seconds
 from fwpkm.bench.systems import delta_rule_backends
@@ -37,7 +37,11 @@ DECODED = 512
 """Tokens that are decoded: a chunk of the paper's, so that what a memory writes is among them."""
 _UNMEASURED = 64
 """Tokens that are decoded before."""
-_CHECKS: dict[str, tuple[Check, ...]] = {"prefill": ("streaming",), "decode": ("streaming", "decode")}
+_CHECKS: dict[str, tuple[Check, ...]] = {
+    "prefill": ("streaming",),
+    "decode": ("streaming", "decode"),
+    "decode-compiled": ("streaming", "decode"),
+}
 
 
 def bench_model(
@@ -157,8 +161,10 @@ def measure_prefill(model: Decoder, tokens: int, piece: int) -> Iterator[Row]:
 
 
 @torch.no_grad()
-def measure_decoding(model: Decoder, tokens: int, piece: int) -> Row:
+def measure_decoding(model: Decoder, tokens: int, piece: int, *, compiled: bool = False) -> Row:
     """Read random tokens piece by piece, then decode `DECODED` more, one at a time, each waited for.
+
+    With `compiled`, by what `torch.compile` makes of the model's blocks: their first token is held to the model's own.
 
     "mean_s" is the mean of all, those that complete a chunk and write among them; the median is of one that does not.
     """
@@ -168,6 +174,8 @@ def measure_decoding(model: Decoder, tokens: int, piece: int) -> Row:
     results: list[DecoderCache | None] = [None]
     for part in ids[:, :tokens].split(piece, dim=1):
         _reader(model, part, results)()
+    if compiled:
+        decode_compiled(model, ids[:, tokens : tokens + 1], results[0])
     steps = [_reader(model, one, results) for one in ids[:, tokens:].split(1, dim=1)]
     for step in steps[:_UNMEASURED]:
         step()
@@ -175,6 +183,7 @@ def measure_decoding(model: Decoder, tokens: int, piece: int) -> Row:
     mean = sum(spent) / len(spent)
     return {
         "what": "decode",
+        "compiled": compiled,
         "tokens": tokens,
         **seconds(Timing.of(spent)),
         "mean_s": mean,
@@ -213,15 +222,15 @@ def _measure(what: str, recipe: Recipe, tokens: int, piece: int, device: str) ->
     with delta_rule_backends() as used:
         if what == "prefill":
             rows = measure_prefill(model, tokens, piece)
-        elif what == "decode":
-            rows = iter([measure_decoding(model, tokens, piece)])
+        elif what in ("decode", "decode-compiled"):
+            rows = iter([measure_decoding(model, tokens, piece, compiled=what == "decode-compiled")])
         else:
             rows = iter([measure_training_step(model, tokens, checkpointing=what == "checkpointed")])
         for row in rows:
             yield {**row, "gdn_backend": "+".join(sorted(used))}
 
 
-MEASUREMENTS = ("train", "checkpointed", "prefill", "decode")
+MEASUREMENTS = ("train", "checkpointed", "prefill", "decode", "decode-compiled")
 """What `bench_model` can measure."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from fwpkm.bench.measure import Timing, is_out_of_memory, peak_device_bytes, seconds_of
-from fwpkm.bench.model_parity import check_model
+from fwpkm.bench.model_parity import check_model, compile_checked
 from fwpkm.bench.rows import Row, ratios, seconds
 from fwpkm.bench.systems import delta_rule_backends
 from fwpkm.models.config import DecoderConfig
@@ -28,6 +28,7 @@ def compare_twins(
     parts: int = 1,
     settings: Sequence[str] = (),
     warmup: int | None = None,
+    compiled: bool = False,
 ) -> Iterator[Row]:
     """Yield both models' training steps and the median of their ratios, or which of them needs too much memory.
 
@@ -44,10 +45,12 @@ def compare_twins(
         settings: Changes to both recipes.
         warmup: Unmeasured steps of each; None is 3, on a CPU 10: a memory's steps differ in how many rows they touch,
             and until the process has kept enough room for that, some wait for pages to be cleared.
+        compiled: Whether `torch.compile` makes code of both models' blocks.
 
     Raises:
         ValueError: If the sequences cannot be parted so.
-        ParityError: If a fast form differs from its definition; no time is reported then.
+        ParityError: If a fast form differs from its definition, or compiled blocks from themselves; no time is reported
+            then.
     """
     if parts < 1 or streams % parts:
         raise ValueError(f"bench twins: parts must divide streams={streams}, got parts={parts}")
@@ -59,12 +62,15 @@ def compare_twins(
     if where.type == "cpu":
         keep_freed_memory()  # as training does
     common: Row = {"streams": streams, "tokens": tokens, "parts": parts, "backend": name_backend(where)}
+    common["compiled"] = compiled
     steps, peaks, own = [], [], []
     for name, config in zip(names, configs, strict=True):
         own.append({"what": "twins", "recipe": name, **common})
         try:
             with delta_rule_backends() as used:
                 steps.append(_TrainingStep(config, where, streams=streams, tokens=tokens, parts=parts))
+                if compiled:
+                    steps[-1].compile()
                 peaks.append(_peak_of_a_step(steps[-1], where, warmup))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -116,6 +122,10 @@ class _TrainingStep:
             (loss / self.parts).backward()
         self.optimizer.clip()
         self.optimizer.step()
+
+    def compile(self) -> None:
+        """Have `torch.compile` make code of the model's blocks, and check it."""
+        compile_checked(self.model, next(iter(self.ids.chunk(self.parts))), autocast=self.ids.is_cuda)
 
     def forget(self) -> None:
         """Drop the last step's gradients."""

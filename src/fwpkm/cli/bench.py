@@ -89,6 +89,7 @@ def _add_twin_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="parts of a step whose gradients are added up, to need less memory",
     )
+    parser.add_argument("--compile", action="store_true", help="have torch.compile make code of both models")
     parser.add_argument("--set", dest="settings", metavar="NAME=VALUE", action="append", default=[])
 
 
@@ -135,7 +136,7 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         sizes = {"streams": options.streams, "tokens": options.tokens, "runs": options.runs}
         return compare_twins(
             options.recipe, options.twin, device=options.device, parts=options.parts, settings=options.settings,
-            **sizes,
+            compiled=options.compile, **sizes,
         )  # fmt: skip
     return bench_model(
         recipe=options.recipe, settings=options.settings, tokens=options.tokens, longest=options.longest,

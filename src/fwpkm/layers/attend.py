@@ -50,8 +50,10 @@ def _attend_densely(
     """Score all S tokens for each query; a mask hides what is not to be seen, where there is any."""
     T, S = q.shape[1], keys.shape[1]
     narrow = window is not None and window < S
-    if missing is None and not narrow and T in (1, S):
-        return _softmax_attention(q, keys, v, None, causal=T > 1)
+    if missing is None and not narrow and T == 1:
+        return _softmax_attention(q, keys, v, None)
+    if missing is None and not narrow and T == S:
+        return _softmax_attention(q, keys, v, None, causal=True)
     column = torch.arange(S, device=q.device)
     age = column[S - T :, None] - column
     visible = (age >= 0) & (age < window) if window is not None else age >= 0  # [T, S]

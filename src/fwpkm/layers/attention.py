@@ -175,7 +175,7 @@ def attend_and_keep(
 def angles_after(state: KVState, T: int, config: RopeConfig) -> Angles:
     """Return what turns each stream's new tokens, counting real tokens only; one row if all streams agree."""
     device, head_dim = state.keys.device, state.keys.shape[-1]
-    if state.shortest != state.longest:
+    if torch.compiler.is_compiling() or state.shortest != state.longest:  # a graph holds no position
         positions = state.tokens_seen[:, None] + torch.arange(T, device=device)
     elif T <= _MOST_KEPT:
         return angles_between(config, head_dim, state.shortest, state.shortest + T, device)

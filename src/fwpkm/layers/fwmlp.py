@@ -14,6 +14,7 @@ from fwpkm.layers.initial import add_initial, keeping_exact, set_initial
 from fwpkm.layers.padding import hide_padding, packing_of
 from fwpkm.memory.fast_mlp import FastMLPState, pack_tokens
 from fwpkm.memory.waiting import Waiting
+from fwpkm.ops.compiling import uncompiled
 from fwpkm.ops.core.options import Border
 from fwpkm.ops.fast_mlp import FastMLP, FastMLPOptions
 from fwpkm.ops.fast_mlp.options import TargetKind
@@ -207,33 +208,34 @@ class FastWeightMLP(MemoryFrame):
         Raises:
             ValueError: If widths, streams or mask do not fit, or, with `check_inputs`, at a non-finite number.
         """
-        config, B = self.config, x.shape[0]
+        config = self.config
         check_hidden("FastWeightMLP", x, config.dim, mask, refuse_nonfinite=config.check_inputs)
         if config.scope == "stream":
             x = hide_padding(x, mask)
-        state = self.initial_state(B) if state is None else state
-        state.check_fits(config.core, num_streams=B, initial=self._fresh(B))
         q, v, gate = self.project(x)
-        with torch.autocast(x.device.type, enabled=False):
-            v_hat, state = self._advance(q.squeeze(-2), v, state, mask, write_mask)
+        v_hat, state = self._ask(q.squeeze(-2), v, state, mask, write_mask)
         return self.fuse(v_hat, v, gate, x, mask), state
 
-    def _advance(
+    @uncompiled
+    def _ask(
         self,
         q: Tensor,
         v: Tensor,
-        state: FastMLPState,
+        state: FastMLPState | None,
         mask: Tensor | None,
         write_mask: Tensor | None,
     ) -> tuple[Float[Tensor, "B T Dv"], FastMLPState]:
         B, T, _ = v.shape
+        state = self.initial_state(B) if state is None else state
+        state.check_fits(self.config.core, num_streams=B, initial=self._fresh(B))
         if self.config.scope == "batch" and mask is not None:
             write_mask = mask if write_mask is None else mask & write_mask
         packing = None if self.config.scope == "batch" else packing_of(mask)
         tokens = pack_tokens(q, v, None if write_mask is None else write_mask.to(v.dtype))
-        if packing is None:
-            return state.advance(q, tokens, [T] * B)
-        v_hat, state = state.advance(packing.pack(q), packing.pack(tokens), packing.lengths.tolist())
+        with torch.autocast(q.device.type, enabled=False):
+            if packing is None:
+                return state.advance(q, tokens, [T] * B)
+            v_hat, state = state.advance(packing.pack(q), packing.pack(tokens), packing.lengths.tolist())
         return packing.unpack(v_hat), state
 
 

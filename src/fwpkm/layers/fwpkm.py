@@ -13,6 +13,7 @@ from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.layers.padding import hide_padding
 from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.state import FwPKMState
+from fwpkm.ops.compiling import uncompiled
 
 
 class FwPKM(MemoryFrame):
@@ -187,23 +188,36 @@ class FwPKM(MemoryFrame):
         Raises:
             ValueError: If widths, streams or mask do not fit, or, with `check_inputs`, at a non-finite number.
         """
-        state = self.initial_state(x.shape[0]) if state is None else state
-        self._check(x, state, mask)
-        if not state.is_shared:
-            x = hide_padding(x, mask)
-        state = replace(state, temperature=self.temperature.to(state.keys.dtype))
-        q, v, gate = self.project(x)
-        weight = gate if self.config.gate_weighted_loss else None
-        with torch.autocast(x.device.type, enabled=False):
-            v_hat, state = state.advance(q, v, weight, mask, write_mask=write_mask)
-        return self.fuse(v_hat, v, gate, x, mask), state
-
-    def _check(self, x: Tensor, state: FwPKMState, mask: Tensor | None) -> None:
         config = self.config
         check_hidden("FwPKM", x, config.dim, mask, refuse_nonfinite=config.check_inputs)
+        if config.table == "stream" or x.shape[0] == 1:  # which shares its table with nobody
+            x = hide_padding(x, mask)
+        q, v, gate = self.project(x)
+        v_hat, state = self._ask(q, v, gate, state, mask, write_mask)
+        return self.fuse(v_hat, v, gate, x, mask), state
+
+    @uncompiled
+    def _ask(
+        self,
+        q: Tensor,
+        v: Tensor,
+        gate: Tensor | None,
+        state: FwPKMState | None,
+        mask: Tensor | None,
+        write_mask: Tensor | None,
+    ) -> tuple[Float[Tensor, "B T Dv"], FwPKMState]:
+        state = self.initial_state(q.shape[0]) if state is None else state
+        self._check(state, q.shape[0])
+        state = replace(state, temperature=self.temperature.to(state.keys.dtype))
+        weight = gate if self.config.gate_weighted_loss else None
+        with torch.autocast(q.device.type, enabled=False):
+            return state.advance(q, v, weight, mask, write_mask=write_mask)
+
+    def _check(self, state: FwPKMState, num_streams: int) -> None:
+        config = self.config
         state.check_fits(
             self._core,
-            num_streams=x.shape[0],
+            num_streams=num_streams,
             keys=self.initial_keys,
             value_dim=config.value_dim,
             shared=config.table == "batch",

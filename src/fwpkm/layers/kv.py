@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fwpkm.layers.padding import Packing
+from fwpkm.ops.compiling import uncompiled
 from fwpkm.state import State
 
 MIN_SPARE = 64
@@ -104,7 +105,12 @@ def extend(
         return keys, v, None
     if not in_place:
         return torch.cat((state.keys, keys), dim=1), torch.cat((state.v, v), dim=1), None
-    room = state.room
+    return _extend_in_place(state, keys, v)
+
+
+@uncompiled
+def _extend_in_place(state: KVState, keys: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Room]:
+    L, room = state.keys.shape[1], state.room
     if room is None or not room.can_follow(state.keys, keys):
         total = L + keys.shape[1]
         room = Room(state.keys.to(keys.dtype), state.v.to(v.dtype), capacity=total + max(total, MIN_SPARE))

@@ -19,6 +19,7 @@ from fwpkm.layers.padding import Packing, packing_of
 from fwpkm.layers.rope import Angles, rotate
 from fwpkm.memory.lact import LaCTMemory, pack_tokens
 from fwpkm.memory.waiting import Waiting
+from fwpkm.ops.compiling import uncompiled
 from fwpkm.ops.fast_mlp import FastMLP
 from fwpkm.ops.lact import LaCTWeights
 from fwpkm.ops.lact.torch import NORM_EPS
@@ -115,22 +116,25 @@ class LaCT(nn.Module):
 
     def initial_state(self, x: Float[Tensor, "B T D"]) -> LaCTState:
         """Return the state before the first token of streams like `x`."""
-        config, B = self.config, x.shape[0]
-        empty = x.new_zeros(B, 0, config.num_heads, config.head_dim)
-        seen = x.new_zeros(B, dtype=torch.int64)
+        return LaCTState(attention=self._empty_window(x), memory=self._fresh_memory(x.shape[0]))
+
+    def _empty_window(self, x: Tensor) -> KVState:
+        empty = x.new_zeros(x.shape[0], 0, self.config.num_heads, self.config.head_dim)
+        seen = x.new_zeros(x.shape[0], dtype=torch.int64)
+        return KVState(keys=empty, v=empty, tokens_seen=seen, shortest=0, longest=0)
+
+    def _fresh_memory(self, B: int) -> LaCTMemory:
+        config = self.config
         gate, up = self.initial_gate(), self.initial_up()
         mlp = FastMLP(gate=gate, up=up, down=at_least_float32(self.initial_down))
         mlp = mlp.map(lambda p: p.expand(B, *p.shape))
         H, momentum = config.num_fast_heads, config.momentum
         line = mlp.gate.new_empty(0, 2 * config.width + (4 if momentum else 3) * H)
-        return LaCTState(
-            attention=KVState(keys=empty, v=empty, tokens_seen=seen, shortest=0, longest=0),
-            memory=LaCTMemory(
-                fast=LaCTWeights.fresh(mlp, momentum=momentum),
-                waiting=Waiting.empty(B, line),
-                tokens_seen=(0,) * B,
-                options=config.core,
-            ),
+        return LaCTMemory(
+            fast=LaCTWeights.fresh(mlp, momentum=momentum),
+            waiting=Waiting.empty(B, line),
+            tokens_seen=(0,) * B,
+            options=config.core,
         )
 
     def forward(
@@ -153,20 +157,22 @@ class LaCT(nn.Module):
             ValueError: If widths, streams or mask do not fit.
         """
         check_hidden("LaCT", x, self.qkv_proj.in_features, mask)
-        state = self.initial_state(x) if state is None else state
-        self._check(state, x.shape[0])
+        if state is not None:
+            self._check(state, x.shape[0])
         if x.shape[1] == 0:
-            return x, state
+            return x, self.initial_state(x) if state is None else state
+        attention = self._empty_window(x) if state is None else state.attention
         packing = packing_of(mask)
         x = x if packing is None else packing.pack(x)
         q, k, v = self._project(x)
-        angles = angles_after(state.attention, x.shape[1], self.config.rope)
-        near, attention = self._attend(q, k, v, angles, state.attention, packing)
+        angles = angles_after(attention, x.shape[1], self.config.rope)
+        near, attention = self._attend(q, k, v, angles, attention, packing)
         with torch.autocast(x.device.type, enabled=False):
-            far, memory = self._ask(x, q, k, v, angles, state.memory, packing)
+            far, memory = self._ask(x, q, k, v, angles, None if state is None else state.memory, packing)
         y = self.o_proj(near + self.scale(x, far).to(near.dtype))
         return (y if packing is None else packing.unpack(y)), LaCTState(attention=attention, memory=memory)
 
+    @uncompiled
     def _check(self, state: LaCTState, num_streams: int) -> None:
         problems = []
         if state.memory.num_streams != num_streams:
@@ -210,7 +216,7 @@ class LaCT(nn.Module):
         k: Tensor,
         v: Tensor,
         angles: Angles,
-        state: LaCTMemory,
+        state: LaCTMemory | None,
         packing: Packing | None,
     ) -> tuple[Float[Tensor, "B T W"], LaCTMemory]:
         """Read the fast networks, in float32 or wider, and teach them the chunks that are now full."""
@@ -218,8 +224,15 @@ class LaCT(nn.Module):
         q, k = (self._fast_side(t, i, angles) for i, t in enumerate((q, k)))
         v = F.silu(v) if self.config.silu == "qkv" else v
         line = pack_tokens(k, v, self.rates(x), self.momentum(x))
-        new = [x.shape[1]] * x.shape[0] if packing is None else packing.lengths.tolist()
-        return state.advance(q, line, new)
+        return self._advance(q, line, state, packing)
+
+    @uncompiled
+    def _advance(
+        self, q: Tensor, line: Tensor, state: LaCTMemory | None, packing: Packing | None
+    ) -> tuple[Float[Tensor, "B T W"], LaCTMemory]:
+        B, T, _ = q.shape
+        state = self._fresh_memory(B) if state is None else state
+        return state.advance(q, line, [T] * B if packing is None else packing.lengths.tolist())
 
     def _fast_side(self, t: Tensor, side: int, angles: Angles) -> Float[Tensor, "B T W"]:
         """Turn the attention's queries (side 0) or keys (side 1) into those of the fast networks."""

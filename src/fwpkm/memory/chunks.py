@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fwpkm.memory.places import listed
 from fwpkm.memory.waiting import Waiting
+from fwpkm.ops.compiling import uncompiled
 from fwpkm.ops.core.schedule import Chunking, count_written, plan_windows
 from fwpkm.state import State, iter_tensors, map_tensors
 
@@ -60,6 +61,7 @@ class ChunkedState(State, Generic[Fast]):
         """Whether several streams share one set of fast weights."""
         return next(iter_tensors(self.fast)).shape[0] < self.num_streams
 
+    @uncompiled
     def advance(
         self: S, q: Float[Tensor, "B T Dq"], tokens: Float[Tensor, "B T W"], num_new: Sequence[int]
     ) -> tuple[Float[Tensor, "B T Dv"], S]:

@@ -18,6 +18,7 @@ from fwpkm.memory.windows import FastWeights
 from fwpkm.ops.addressing import address, key_squares
 from fwpkm.ops.answer import answer_tokens, can_answer
 from fwpkm.ops.backend import runs_triton
+from fwpkm.ops.compiling import uncompiled
 from fwpkm.ops.core.options import CoreOptions
 from fwpkm.ops.core.schedule import count_written
 from fwpkm.ops.core.weights import read_weights
@@ -58,6 +59,7 @@ class RecurrentState(State):
         """Whether several streams share one table."""
         return self.keys.shape[0] < self.num_streams
 
+    @uncompiled
     def advance(
         self: R,
         q: Float[Tensor, "B T H Dk"],

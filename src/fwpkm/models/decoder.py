@@ -1,5 +1,6 @@
 """The language model: every system of the study is a configuration of this one decoder."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from fwpkm.models.cache import BlockState, DecoderCache
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.loss import next_token_loss, next_token_targets
 from fwpkm.models.trace import MemoryTrace
+
+_MOST_GRAPHS = 64
+"""Forms of a block's code that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +80,22 @@ class Decoder(nn.Module):
     def head_weight(self) -> Float[Tensor, "V D"]:
         """What hidden states are multiplied with to give logits."""
         return self.embed.weight if self.config.tie_embeddings else self.lm_head.weight
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Have `torch.compile` make code of every block, in place; blocks of a kind share it.
+
+        What a graph cannot hold runs as it is, between two of them: a memory's rows, chunks of a recurrence, a
+        growing cache. Take it for many steps of few shapes: the first of each waits for the compiler.
+
+        Args:
+            **options: As `torch.compile` takes them.
+        """
+        compiler = importlib.import_module("torch._dynamo")
+        # All kinds of blocks share one `forward`, of which PyTorch would keep 8 forms: with and without gradients, for
+        # the first call and later ones, for one token and for any number.
+        compiler.config.recompile_limit = max(compiler.config.recompile_limit, _MOST_GRAPHS)
+        for block in self.blocks:
+            block.compile(**options)
 
     def lr_factors(self) -> dict[Tensor, float]:
         """Return factors on the step size of weights that have one of their own: none here."""

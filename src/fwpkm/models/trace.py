@@ -13,6 +13,7 @@ from fwpkm.memory.fast_mlp import FastMLPState
 from fwpkm.memory.state import FwPKMState
 from fwpkm.memory.tokens import Tokens
 from fwpkm.ops.addressing import address
+from fwpkm.ops.compiling import uncompiled
 from fwpkm.ops.core.weights import read_weights
 
 
@@ -28,6 +29,7 @@ class MemoryTrace:
     """Their read weights; 0 at padding."""
 
 
+@uncompiled
 @torch.no_grad()
 def trace_memory(
     memory: FwPKM | FastWeightMLP,

@@ -163,6 +163,8 @@ class TrainConfig:
     """Whether memories are fresh for each sequence, or carried on to the next sequence of the same document."""
     gradient_checkpointing: bool = False
     """Keep only what goes in and out of each block, and compute the rest twice."""
+    compile: bool = False
+    """Have torch.compile make code of each block. The first step of a shape waits for it, a minute or several."""
     parallel: Parallel = "replicate"
     """Under torchrun: every process holds the whole decoder, or a share of each block (FSDP2)."""
     shard_tables: bool = False
@@ -216,10 +218,21 @@ class TrainConfig:
             problems.append("gate_cost cannot be had with gradient_checkpointing=true; give up one")
         if self.alignment.cost and self.gradient_checkpointing:
             problems.append("alignment.cost cannot be had with gradient_checkpointing=true; give up one")
+        problems += self._compile_problems()
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 problems.append(f"{name}: {unknown_name('value', value, known)}")
         refuse("TrainConfig", problems + self._budget_problems())
+
+    def _compile_problems(self) -> list[str]:
+        """Return what compiled blocks do not give: hooks of a step's own, and weights that come and go."""
+        wanted = {
+            "gate_cost=0": self.gate_cost == 0,
+            "alignment.cost=0": self.alignment.cost == 0,
+            "parallel='replicate'": self.parallel == "replicate",
+            "shard_tables=false": not self.shard_tables,
+        }
+        return [f"compile=true needs {name}" for name, given in wanted.items() if self.compile and not given]
 
     def _budget_problems(self) -> list[str]:
         by_clock = self.schedule.horizon == "minutes"

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -239,7 +239,7 @@ class Trainer:
         self.model.eval()
         part = next(split_rows(batch, self.config.accumulate)).to(self.device)
         mask = None if bool(part.mask.all()) else part.mask
-        with self.runner.autocast():
+        with self.runner.autocast(), self._uncompiled():
             traces = self.model(part.input_ids, None, mask, logits_to_keep=0, trace=True).traces
         metrics = memory_metrics(self.model, traces, mask)
         found = warnings_about(metrics, self.config.guards, self.progress.warned)
@@ -248,6 +248,10 @@ class Trainer:
             self.log.write("memory", self.progress.step, metrics)
             for _, text in found:
                 self.log.say(f"warning: {text}")
+
+    def _uncompiled(self) -> AbstractContextManager[object]:
+        """Run blocks as they are for a while: few steps without gradients are not worth graphs of their own."""
+        return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -258,9 +262,10 @@ class Trainer:
         self.validation.load_state_dict(self._validation_start)
         sums, total = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device), 0.0
         carried: Caches = [None] * self.config.accumulate
-        for _ in range(self.config.validation_batches):
-            own, weight, carried = self.runner.run(next(self.validation), 0, carried)
-            sums, total = sums + own, total + weight
+        with self._uncompiled():
+            for _ in range(self.config.validation_batches):
+                own, weight, carried = self.runner.run(next(self.validation), 0, carried)
+                sums, total = sums + own, total + weight
         self._validated = Losses.of(self.group.add_up(sums), total).named()
         self.progress = replace(self.progress, validated=self.progress.step)
         if self.log is not None:

@@ -101,6 +101,7 @@ class Run:
             ("carry", train.carry, "sequence"),
             ("truncate", train.truncate, None),
             ("parallel", train.parallel, "replicate"),
+            ("compile", train.compile, False),
         )
         problems = [
             f"train.{name} must be {needed!r}, got {given!r}"
@@ -181,6 +182,8 @@ def make_trainer(
         shard_tables(model, group.rank, group.world)
     if run.train.parallel == "shard":
         shard(model, group.world, device)
+    if run.train.compile:
+        model.compile_blocks()
     checkpoints = Checkpoints(folder.checkpoints, run.train.checkpoints.keep, group)
     return Trainer(model, data.train, run.train, checkpoints, group=group, validation=data.validation)
 

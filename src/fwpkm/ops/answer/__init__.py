@@ -28,12 +28,9 @@ def can_answer(v: Float[Tensor, "B T Dv"]) -> bool:
 
 def can_frame(x: Float[Tensor, "B T D"], dtype: torch.dtype) -> bool:
     """Return whether `fwpkm.ops.answer.frame` is there for hidden states like these and a memory of `dtype`."""
-    return (
-        x.dtype == dtype
-        and runs_compiled(x)
-        and can_answer(x)
-        and not torch.is_autocast_enabled(x.device.type)
-    )
+    if x.dtype != dtype or not can_answer(x):
+        return False
+    return runs_compiled(x) and not torch.is_autocast_enabled(x.device.type)
 
 
 def can_read(w: Float[Tensor, "*M J"]) -> bool:

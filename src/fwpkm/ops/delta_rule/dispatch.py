@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fwpkm.ops.compiling import decided
 from fwpkm.ops.delta_rule.naive import gated_delta_rule_naive
 from fwpkm.ops.delta_rule.release import gated_delta_rule_release
 from fwpkm.ops.delta_rule.torch import gated_delta_rule_torch
@@ -88,6 +89,7 @@ def gated_delta_rule(
         return out.to(v.dtype), state
 
 
+@decided
 def resolve_backend(
     requested: Backend | Literal["auto"], device: torch.device, dtype: torch.dtype
 ) -> Backend:

@@ -12,10 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from fwpkm.ops.compiling import uncompiled
+
 CHUNK = 64
 """Tokens of a chunk. Shorter sequences are filled up to it, as sums over fewer numbers round differently."""
 
 
+@uncompiled  # which would round otherwise
 def gated_delta_rule_release(
     q: Float[Tensor, "B T H Dk"],
     keys: Float[Tensor, "B T H Dk"],

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fwpkm.ops.compiling import uncompiled
+
 MAX_CHUNK = 64
 """Most tokens that are worked on at once. Changes speed and rounding, never the result."""
 
@@ -38,6 +40,19 @@ def gated_delta_rule_torch(
     if T == 1:
         out, state = _one_token(q[:, 0], keys[:, 0], v[:, 0], g[:, 0], beta[:, 0], state)
         return out[:, None], state
+    return _in_chunks(q, keys, v, g, beta, state)
+
+
+@uncompiled  # a graph would hold every chunk one by one, and be made anew for every number of them
+def _in_chunks(
+    q: Float[Tensor, "B T H Dk"],
+    keys: Float[Tensor, "B T H Dk"],
+    v: Float[Tensor, "B T H Dv"],
+    g: Float[Tensor, "B T H"],
+    beta: Float[Tensor, "B T H"],
+    state: Float[Tensor, "B H Dk Dv"],
+) -> tuple[Float[Tensor, "B T H Dv"], Float[Tensor, "B H Dk Dv"]]:
+    T = q.shape[1]
     size = _chunk_size(T, q.shape[-1], q.device.type)
     q, keys, v, g, beta = (_cut(x, size) for x in (q, keys, v, g, beta))
     out, state = _all_chunks(q, keys, v, _decays(g), beta, state)

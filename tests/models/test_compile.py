@@ -1,0 +1,44 @@
+"""Under `torch.compile` a decoder computes the same, in graphs that end at memories and caches."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from fwpkm.layers.fwpkm import FwPKM
+from fwpkm.layers.fwpkm_config import FwPKMConfig
+
+
+def compiled(system: str) -> dict[str, Any]:
+    """Ask a process whose package is as users have it, without type checks."""
+    command = [sys.executable, "-m", "fwpkm.testing.compiled", system]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check(found: dict[str, Any]) -> None:
+    assert max(found["step_errors"]) < 1e-9
+    assert found["stream_error"] < 1e-9
+    assert found["step_graphs"][-1] == found["step_graphs"][-2] > 0, "any further shape finds its graphs"
+    assert found["stream_graphs"][-1] == found["stream_graphs"][len(found["stream_graphs"]) // 2]
+    assert all("fwpkm: which rows a memory keeps" in reason for reason in found["breaks"]), found["breaks"]
+    assert found["complaints"] == []
+
+
+@pytest.mark.parametrize("system", ["mixed", "lact", "delta_fwmlp"])
+def test_compiled_blocks_compute_the_same_without_a_complaint(system: str) -> None:
+    check(compiled(system))
+
+
+def test_one_graph_for_all_is_refused_with_a_reason() -> None:
+    layer = FwPKM(FwPKMConfig(dim=8, num_subkeys=4, key_dim=4, value_dim=4, topk=2, chunk_size=4))
+    ask = torch.compile(lambda *args: layer._ask(*args)[0], backend="eager", fullgraph=True)
+    given = (torch.randn(1, 6, 1, 4), torch.randn(1, 6, 4), torch.rand(1, 6))
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="compile without fullgraph=True"):
+        ask(*given, None, None, None)
