@@ -221,3 +221,12 @@ def test_all_mistakes_are_reported_at_once():
         "chunk_size must be at least 1, got chunk_size=0",
     ):
         assert part in str(caught.value)
+
+
+def test_a_fresh_memory_is_float32_under_autocast_however_it_is_made():
+    layer, x = make_layer().float(), tokens(2, 9).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        given = layer(x, layer.initial_state(x))[0]
+        assert torch.equal(layer(x)[0], given)
+        fast = layer.initial_state(x).memory.fast.mlp
+    assert torch.equal(fast.gate, layer.initial_state(x).memory.fast.mlp.gate)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -81,9 +82,12 @@ def test_compiled_blocks_train_alike(recipe: Path) -> None:
         command = [sys.executable, "-m", "fwpkm.cli.main", "train", str(recipe), "--out", str(out), "--quiet"]
         for setting in settings:
             command += ["--set", setting]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        made = recipe.parent / f"made-{compiled}"
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(made)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-4000:]
         assert "recompile_limit" not in done.stderr
+        assert any(made.rglob("*.cpp")) == (compiled == "true")
         found.append([json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()])
     assert len(found[0]) == len(found[1]) == 8
     for own, plain in zip(*found, strict=True):

@@ -69,9 +69,10 @@ def compare_twins(
         try:
             with delta_rule_backends() as used:
                 steps.append(_TrainingStep(config, where, streams=streams, tokens=tokens, parts=parts))
-                if compiled:
-                    steps[-1].compile()
-                peaks.append(_peak_of_a_step(steps[-1], where, warmup))
+                peaks.append(_peak_of_a_step(steps[-1], where, 0 if compiled else warmup))
+            if compiled:  # now: graphs depend on what is looked at above
+                steps[-1].compile()
+                peaks[-1] = _peak_of_a_step(steps[-1], where, warmup)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

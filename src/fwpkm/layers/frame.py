@@ -11,6 +11,7 @@ from fwpkm.layers.norm import RMSNorm, at_least_float32, scaled_units
 from fwpkm.layers.padding import hide_padding
 from fwpkm.ops import units
 from fwpkm.ops.answer import TINY_VARIANCE, can_frame
+from fwpkm.ops.compiling import uncompiled
 
 VectorNorm = Literal["none", "l2", "zscore"]
 
@@ -192,8 +193,12 @@ def check_hidden(
             f"{where}: mask must be bool [B, T] = [{x.shape[0]}, {x.shape[1]}], True for real tokens, got "
             f"mask {tuple(mask.shape)} of {mask.dtype}"
         )
-    if not refuse_nonfinite:
-        return
+    if refuse_nonfinite:
+        _refuse_nonfinite(where, x, mask)
+
+
+@uncompiled  # an error that depends on numbers
+def _refuse_nonfinite(where: str, x: Tensor, mask: Tensor | None) -> None:
     real = x if mask is None else x[mask]
     if not bool(real.isfinite().all()):
         raise ValueError(

@@ -142,6 +142,7 @@ def keep_last(
     )
 
 
+@uncompiled
 def keep_last_real(
     state: KVState,
     keys: Float[Tensor, "B S G Dh"],

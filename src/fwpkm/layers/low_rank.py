@@ -35,10 +35,12 @@ class HeadMatrices(nn.Module):
             nn.init.normal_(self.right, std=self.gain * self.right.shape[-1] ** -0.5)
 
     def forward(self) -> Float[Tensor, "H rows columns"]:
-        """Return the matrices, in float32 or wider."""
+        """Return the matrices, in float32 or wider, under autocast too."""
         if self.full is not None:
             return at_least_float32(self.full)
         assert self.left is not None, "there is a product where nothing is full"
         assert self.right is not None, "likewise"
         left, right = at_least_float32(self.left), at_least_float32(self.right)
-        return left @ right + 0.5 * torch.eye(left.shape[-2], right.shape[-1]).to(left)
+        with torch.autocast(left.device.type, enabled=False):
+            product = left @ right
+        return product + 0.5 * torch.eye(left.shape[-2], right.shape[-1]).to(left)

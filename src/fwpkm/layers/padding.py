@@ -7,6 +7,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from fwpkm.memory.tokens import stands_behind
+from fwpkm.ops.compiling import uncompiled
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,7 +35,12 @@ class Packing:
 
 def packing_of(mask: Bool[Tensor, "B T"] | None) -> Packing | None:
     """Plan the reordering, or return None if nothing is padding. Waits for the device if there is a mask."""
-    if mask is None or bool(mask.all()):
+    return None if mask is None else _packing(mask)
+
+
+@uncompiled  # what is padding decides what is done
+def _packing(mask: Tensor) -> Packing | None:
+    if bool(mask.all()):
         return None
     if stands_behind(mask):
         return Packing(order=None, mask=mask, lengths=mask.sum(1))

@@ -1,6 +1,7 @@
 """The language model: every system of the study is a configuration of this one decoder."""
 
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,10 +91,13 @@ class Decoder(nn.Module):
         Args:
             **options: As `torch.compile` takes them.
         """
-        compiler = importlib.import_module("torch._dynamo")
         # All kinds of blocks share one `forward`, of which PyTorch would keep 8 forms: with and without gradients, for
         # the first call and later ones, for one token and for any number.
-        compiler.config.recompile_limit = max(compiler.config.recompile_limit, _MOST_GRAPHS)
+        if "recompile_limit" in inspect.signature(torch.compile).parameters:
+            options = {"recompile_limit": _MOST_GRAPHS, **options}
+        else:  # before PyTorch 2.13 there is one for everything
+            config = importlib.import_module("torch._dynamo").config
+            config.recompile_limit = max(config.recompile_limit, _MOST_GRAPHS)
         for block in self.blocks:
             block.compile(**options)
 

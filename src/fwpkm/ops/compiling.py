@@ -25,7 +25,7 @@ def uncompiled(fn: Callable[P, R]) -> Callable[P, R]:
 
 
 def decided(fn: Callable[P, R]) -> Callable[P, R]:
-    """Have `torch.compile` ask `fn` once a graph: what it says follows from its arguments alone."""
+    """Have `torch.compile` ask `fn` once a graph: its arguments and the grad mode decide what it says."""
 
     @wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -41,13 +41,16 @@ class Compiled:
         self.model.compile_blocks(backend=count)
 
     def train(self) -> dict[str, Any]:
-        """Take steps of several shapes; return how far they are off, and after how many graphs."""
+        """Take steps of several shapes, then one with padding; return how far they are off, and after how many graphs."""
         errors, graphs = [], []
         for streams, length in _SHAPES:
             ids = torch.randint(40, (streams, length))
             results = [_step(model, ids) for model in (self.model, self.plain)]
             errors.append(max(_distance(a, b) for a, b in zip(*results, strict=True)))
             graphs.append(self.graphs)
+        mask = torch.arange(length) >= torch.arange(streams)[:, None]  # padding in front of some
+        results = [_step(model, ids, mask) for model in (self.model, self.plain)]
+        errors.append(max(_distance(a, b) for a, b in zip(*results, strict=True)))
         return {"step_errors": errors, "step_graphs": graphs}
 
     @torch.no_grad()
@@ -64,9 +67,9 @@ class Compiled:
         return {"stream_error": _distance(torch.cat(logits, dim=1), whole), "stream_graphs": graphs}
 
 
-def _step(model: Decoder, ids: Tensor) -> list[Tensor]:
+def _step(model: Decoder, ids: Tensor, mask: Tensor | None = None) -> list[Tensor]:
     model.zero_grad()
-    loss, _ = model.train().loss(ids)
+    loss, _ = model.train().loss(ids, mask=mask)
     loss.backward()
     return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
 
@@ -81,7 +84,8 @@ def _complaints() -> Iterator[list[str]]:
     found: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger("torch").addHandler(handler)
+    for name in ("torch", "torch._dynamo", "torch._inductor"):  # which do not hand on to each other
+        logging.getLogger(name).addHandler(handler)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield found
