@@ -41,7 +41,7 @@ class Compiled:
         self.model.compile_blocks(backend=count)
 
     def train(self) -> dict[str, Any]:
-        """Take steps of several shapes, then one with padding; return how far they are off, and after how many graphs."""
+        """Take steps of several shapes, then one with padding; return errors, and how many graphs there are."""
         errors, graphs = [], []
         for streams, length in _SHAPES:
             ids = torch.randint(40, (streams, length))
