@@ -45,13 +45,15 @@ class Compiled:
         errors, graphs = [], []
         for streams, length in _SHAPES:
             ids = torch.randint(40, (streams, length))
-            results = [_step(model, ids) for model in (self.model, self.plain)]
-            errors.append(max(_distance(a, b) for a, b in zip(*results, strict=True)))
+            errors.append(self._step_error(ids))
             graphs.append(self.graphs)
         mask = torch.arange(length) >= torch.arange(streams)[:, None]  # padding in front of some
-        results = [_step(model, ids, mask) for model in (self.model, self.plain)]
-        errors.append(max(_distance(a, b) for a, b in zip(*results, strict=True)))
+        errors.append(self._step_error(ids, mask))
         return {"step_errors": errors, "step_graphs": graphs}
+
+    def _step_error(self, ids: Tensor, mask: Tensor | None = None) -> float:
+        results = [_step(model, ids, mask) for model in (self.model, self.plain)]
+        return max(_distance(a, b) for a, b in zip(*results, strict=True))
 
     @torch.no_grad()
     def stream(self) -> dict[str, Any]:
