@@ -12,6 +12,9 @@ import torch
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 
+BEFORE_2_13 = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
+"""Whether the compiler reads all fields of a state, and the number of streams with them."""
+
 
 def compiled(system: str) -> dict[str, Any]:
     """Ask a process whose package is as users have it, without type checks."""
@@ -25,7 +28,9 @@ def compiled(system: str) -> dict[str, Any]:
 def check(found: dict[str, Any]) -> None:
     assert max(found["step_errors"]) < 1e-9
     assert found["stream_error"] < 1e-9
-    assert found["step_graphs"][-1] == found["step_graphs"][-2] > 0, "any further shape finds its graphs"
+    _, second, longer, wider = found["step_graphs"]
+    assert longer == second > 0, "any further length finds its graphs"
+    assert wider == longer or BEFORE_2_13, "any further number of streams does too"
     assert found["stream_graphs"][-1] == found["stream_graphs"][len(found["stream_graphs"]) // 2]
     assert all("fwpkm: which rows a memory keeps" in reason for reason in found["breaks"]), found["breaks"]
     assert found["complaints"] == []

@@ -18,8 +18,8 @@ from torch._dynamo.utils import counters
 from fwpkm.models.decoder import Decoder
 from fwpkm.testing.systems import make_system
 
-_SHAPES = ((2, 23), (3, 31), (4, 17))
-"""Streams and tokens of the steps; the second one's graphs are for any size."""
+_SHAPES = ((2, 23), (3, 31), (3, 17), (4, 12))
+"""Streams and tokens of the steps; the second one's graphs are for any length, and of PyTorch 2.13 on for any size."""
 _PIECES = (9, 7, 4, *[1] * 14)
 """Tokens of the calls that read a stream; behind half of them every graph is there."""
 
