@@ -26,8 +26,21 @@ LAYERS = (
 CORE = ("ops", "memory", "layers")
 CORE_NEEDS = {"torch", "numpy", "safetensors", "jaxtyping", "fwpkm", *sys.stdlib_module_names}
 ONLY_IN = {
-    "numba": ("ops/jit.py", "ops/fork.py", "ops/pointers.py", "ops/lanes.py", "ops/addressing/product.py"),
-    "llvmlite": ("ops/fork.py", "ops/pointers.py", "ops/lanes.py", "ops/addressing/product.py"),
+    "numba": (
+        "ops/jit.py",
+        "ops/fork.py",
+        "ops/loop_address.py",
+        "ops/pointers.py",
+        "ops/lanes.py",
+        "ops/addressing/product.py",
+    ),
+    "llvmlite": (
+        "ops/fork.py",
+        "ops/loop_address.py",
+        "ops/pointers.py",
+        "ops/lanes.py",
+        "ops/addressing/product.py",
+    ),
     "triton": ("triton.py",),
     "fla": ("ops/delta_rule/fla.py",),
     "transformers": ("models/hf/", "models/attach", "data/tokenizer/", "testing/"),

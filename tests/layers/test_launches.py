@@ -1,15 +1,13 @@
 """A decoded token as a GPU gets it: how many launches it is, and that these give what plain PyTorch does."""
 
-import importlib.util
-
 import pytest
 import torch
 
 from fwpkm.layers.step_graph import StepGraph
-from fwpkm.ops.backend import interprets_triton, use_backend
+from fwpkm.ops.backend import interprets_triton, use_backend, why_no_triton
 from fwpkm.testing.inputs import make_hidden, make_layer
 
-HAS_GPU = importlib.util.find_spec("triton") is not None and torch.cuda.is_available()
+HAS_GPU = why_no_triton() is None and torch.cuda.is_available()
 DEVICE = "cuda" if HAS_GPU and not interprets_triton() else "cpu"
 needs_interpreter = pytest.mark.skipif(
     not interprets_triton(), reason="Triton's interpreter is not asked for"

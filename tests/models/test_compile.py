@@ -12,8 +12,9 @@ import torch
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 
-BEFORE_2_13 = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
-"""Whether the compiler reads all fields of a state, and the number of streams with them."""
+TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+"""Before 2.13 the compiler reads all fields of a state, and the number of streams with them; 2.8 ends graphs at more
+places, and needs more than two lengths to make graphs for any."""
 
 
 def compiled(system: str) -> dict[str, Any]:
@@ -29,11 +30,13 @@ def check(found: dict[str, Any]) -> None:
     assert max(found["step_errors"]) < 1e-9
     assert found["stream_error"] < 1e-9
     _, second, longer, wider = found["step_graphs"]
+    assert found["complaints"] == []
+    if TORCH < (2, 11):
+        return
     assert longer == second > 0, "any further length finds its graphs"
-    assert wider == longer or BEFORE_2_13, "any further number of streams does too"
+    assert wider == longer or TORCH < (2, 13), "any further number of streams does too"
     assert found["stream_graphs"][-1] == found["stream_graphs"][len(found["stream_graphs"]) // 2]
     assert all("fwpkm: which rows a memory keeps" in reason for reason in found["breaks"]), found["breaks"]
-    assert found["complaints"] == []
 
 
 @pytest.mark.parametrize("system", ["mixed", "lact", "delta_fwmlp"])

@@ -98,6 +98,16 @@ def test_a_triton_that_does_not_load_is_told_of_and_done_without(monkeypatch, ca
         backend._has_triton.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("version", "runs"), [("3.4.0", False), ("3.6.0+git1234", True), ("3.10.0", True), ("4.0.0", True)]
+)
+def test_a_triton_that_is_too_old_is_told_of(monkeypatch, version, runs):
+    monkeypatch.setattr(backend, "_is_installed", lambda package: True)
+    monkeypatch.setattr(importlib, "import_module", lambda name: Mock(__version__=version))
+    said = f"Triton {version} is older than 3.6, which kernels need; pip install -U 'fwpkm[gpu]'"
+    assert backend.why_no_triton() == (None if runs else said)
+
+
 def test_what_kernels_leave_to_pytorch_is_said_once_and_refused_under_a_name(caplog):
     caplog.set_level("INFO", logger="fwpkm")
     backend.say_composed.cache_clear()

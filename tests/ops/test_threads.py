@@ -93,15 +93,36 @@ def test_every_span_is_done_once_and_writes_into_the_tensors(threads, spans, dty
     assert log[:, 0].tolist() == [4.0 * part if part < len(spans) else 0.0 for part in range(4)]
 
 
-def test_one_span_runs_the_code_that_several_run(team, monkeypatch):
-    """What is compiled for a team may add up in another order than the loop that it was made of."""
-    entered = []
-    monkeypatch.setattr(
-        "fwpkm.ops.fork.forked", lambda kernel: lambda spans, *_: entered.append(spans.tolist())
-    )
-    for spans in ([(0, 6)], [(0, 2), (2, 6)]):
-        run_spans(number, spans, 1.0, torch.zeros(6), np.zeros((2, 1)))
-    assert entered == [[[0, 6]], [[0, 2], [2, 6]]]
+@jit
+def add_up(first, last, part, rows, out):
+    for i in range(first, last):
+        for x in rows[i]:
+            out[i] += x
+
+
+def add_all_up(rows, out):
+    return side_by_side(add_up, cut_range(rows.shape[0], 2, 1), (rows, out))
+
+
+def test_a_loop_adds_up_in_one_order_whoever_calls_it(team):
+    """Made part of what enters a team, it would be optimised once more, and may add up in another."""
+    rows, seen = torch.randn(50, 999), []
+    for spans in ([(0, 50)], [(0, 20), (20, 50)]):
+        run_spans(add_up, spans, rows, out := torch.zeros(50))
+        seen.append(out)
+    drive(add_all_up, rows, out := torch.zeros(50))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], out)
+
+
+def test_a_loop_that_no_name_leads_to_is_an_error(team, caplog):
+    @jit
+    def inner(first, last, part, out):
+        out[first:last] = 1
+
+    with pytest.raises(RuntimeError, match=r"^a compiled loop raised an error on one of its threads$"):
+        run_spans(inner, [(0, 1), (1, 2)], torch.zeros(2))
+    assert "test_a_loop_that_no_name_leads_to_is_an_error.<locals>.inner has no code" in caplog.text
 
 
 @pytest.mark.parametrize("num_items", [0, 1, 5, 6, 17])

@@ -22,6 +22,8 @@ and says so once. Numbering, sorting and fetching rows are PyTorch's in all of t
 this is the only such form that there is on a GPU.
 """
 
+_OLDEST_TRITON = (3, 6)
+"""The oldest that is tested; 3.4 has no products in float64."""
 _TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ def set_backend(backend: str) -> None:
     if backend == "numba" and not _has_numba():
         raise RuntimeError(f"set_backend: backend='numba' cannot run: {_why_no_numba()}")
     if backend == "triton" and not _has_triton():
-        raise RuntimeError(f"set_backend: backend='triton' cannot run: {_why_no_triton()}")
+        raise RuntimeError(f"set_backend: backend='triton' cannot run: {why_no_triton()}")
     if backend == "triton" and not (torch.cuda.is_available() or interprets_triton()):
         raise RuntimeError(
             "set_backend: backend='triton' needs a CUDA device, and PyTorch finds none; use backend='auto' or "
@@ -157,22 +159,27 @@ def _why_no_numba() -> str | None:
 @lru_cache(maxsize=1)
 def _has_triton() -> bool:
     """Return whether kernels load here; why not is said once, to those who have a use for them."""
-    missing = _why_no_triton()
+    missing = why_no_triton()
     if torch.cuda.is_available():
         level = logging.WARNING if missing else logging.INFO
         logger.log(level, "backend auto -> %s (CUDA)", f"torch: {missing}" if missing else "triton")
     return missing is None
 
 
-def _why_no_triton() -> str | None:
+def why_no_triton() -> str | None:
+    """Return what keeps kernels from loading here, or None."""
     if not _is_installed("triton"):
         return "pip install 'fwpkm[gpu]' brings Triton and with it kernels, many times faster"
     try:
         importlib.import_module("triton.language")
+        version = importlib.import_module("triton").__version__
     except (
         Exception
     ) as error:  # of another Python, NumPy or driver: it has raised AttributeError, RuntimeError, ...
         return f"Triton is installed and does not load ({error}); pip install -U 'fwpkm[gpu]'"
+    if tuple(map(int, version.split(".")[:2])) < _OLDEST_TRITON:
+        oldest = ".".join(map(str, _OLDEST_TRITON))
+        return f"Triton {version} is older than {oldest}, which kernels need; pip install -U 'fwpkm[gpu]'"
     return None
 
 

@@ -1,7 +1,8 @@
 """Compiled loops on torch's own OpenMP team, entered from compiled code: no thread waits for the interpreter's lock.
 
 A thread that Python starts takes that lock to call its loop, and whoever comes second sleeps until the first has
-let go; waking costs more than many a loop (docs/performance.md). Built on numba's own means of extension, which its
+let go; waking costs more than many a loop (docs/performance.md). Threads call a loop by its address, asked for once, so
+that it is compiled once, and the same code runs whoever calls it. Built on numba's own means of extension, which its
 versions may change: `works` tries them out once.
 """
 
@@ -10,6 +11,7 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from types import FunctionType
 from typing import Any, no_type_check
@@ -23,6 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fwpkm.ops.jit import jit
+from fwpkm.ops.loop_address import known_address, name_loop, offer_addresses
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ def works() -> bool:
     library = ctypes.CDLL(str(path))
     for name, of in _RUNTIME.items():
         llvm.add_symbol(name, ctypes.cast(getattr(library, of), ctypes.c_void_p).value)
+    offer_addresses()
     seen = np.zeros(5, dtype=np.int64)
     try:
         forked(_note)(np.array([[0, 2], [2, 5]]), seen)
@@ -57,7 +61,8 @@ def works() -> bool:
 def forked(kernel: Any) -> Callable[..., None]:
     """Return entry(spans, *args), which calls kernel(first, last, part, *args) for all spans [P, 2] side by side.
 
-    It raises a RuntimeError if any call raises. What was compiled is kept on disk beside the kernel.
+    The kernel must be found in its module, by its name. A RuntimeError is raised if any call raises. What was compiled
+    is kept on disk beside the kernel.
     """
     own = kernel.py_func
     code = _entry.__code__.replace(
@@ -99,19 +104,21 @@ def _note(first, last, part, seen):
 def _fork(typing_context, kernel, spans, args):
     """Run kernel(first, last, part, *args) on a team with one thread a span; return whether any call raised."""
     call = kernel.get_call_type(typing_context, (types.intp, types.intp, types.intp, *args.types), {})
+    loop = name_loop(kernel.dispatcher, call.args)
 
     def generate(context, builder, _, values):
-        compiled = kernel.dispatcher.get_compile_result(call)
-        context.active_code_library.add_linking_library(compiled.library)
         items = cgutils.unpack_tuple(builder, values[2])
         bare = [_uncounted(context, builder, *pair) for pair in zip(args.types, items, strict=True)]
         given = (_uncounted(context, builder, spans, values[1]), context.make_tuple(builder, args, bare))
-        shared = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [*given, _WORD(0)]))
-        task = _task(context, builder.module, compiled.fndesc, call, spans, shared.type)
-        num_spans = builder.trunc(_num_spans(context, builder, spans, values[1]), _WORD)
-        run = ir.FunctionType(ir.VoidType(), [task.type, _BYTES, _WORD, _WORD])
-        run = cgutils.get_or_insert_function(builder.module, run, "fwpkm_parallel")
-        builder.call(run, [task, builder.bitcast(shared, _BYTES), num_spans, _WORD(0)])
+        address = known_address(context, builder, loop)
+        mark = builder.zext(cgutils.is_null(builder, address), _WORD)
+        shared = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [*given, mark, address]))
+        with builder.if_then(cgutils.is_not_null(builder, address), likely=True):
+            task = _task(context, builder.module, loop, call, spans, shared.type)
+            num_spans = builder.trunc(_num_spans(context, builder, spans, values[1]), _WORD)
+            run = ir.FunctionType(ir.VoidType(), [task.type, _BYTES, _WORD, _WORD])
+            run = cgutils.get_or_insert_function(builder.module, run, "fwpkm_parallel")
+            builder.call(run, [task, builder.bitcast(shared, _BYTES), num_spans, _WORD(0)])
         return builder.load(cgutils.gep_inbounds(builder, shared, 0, 2))
 
     return types.int32(kernel, spans, args), generate
@@ -134,16 +141,18 @@ def _uncounted(context, builder, kind, value):
 
 @no_type_check
 def _task(context, module, loop, signature, spans_kind, shared_type):
-    """Write the function that each thread of a team runs, for what they share: spans, arguments, and an error mark."""
-    name = f"{loop.llvm_func_name}.task"
+    """Write the function that each thread of a team runs, for what they share: spans, arguments, mark and address."""
+    name = f"fwpkm_task.{sha256(loop.encode()).hexdigest()}"
     if name in module.globals:  # a driver may run a loop twice
         return module.globals[name]
     task = ir.Function(module, ir.FunctionType(ir.VoidType(), [_BYTES]), name=name)
     task.linkage = "internal"
     builder = ir.IRBuilder(task.append_basic_block())
     shared = builder.bitcast(task.args[0], shared_type)
-    spans, args, mark = (cgutils.gep_inbounds(builder, shared, 0, i) for i in range(3))
+    spans, args, mark, address = (cgutils.gep_inbounds(builder, shared, 0, i) for i in range(4))
     spans, args = builder.load(spans), cgutils.unpack_tuple(builder, builder.load(args))
+    kind = context.call_conv.get_function_type(signature.return_type, signature.args)
+    code = builder.bitcast(builder.load(address), kind.as_pointer())
     number = ir.FunctionType(_WORD, [])
     first, size = (
         builder.sext(
@@ -160,7 +169,9 @@ def _task(context, module, loop, signature, spans_kind, shared_type):
             for end in (0, 1)
         )
         ends = [builder.load(place) for place in places]
-        status, _ = context.call_internal_no_propagate(builder, loop, signature, [*ends, part, *args])
+        status, _ = context.call_conv.call_function(
+            builder, code, signature.return_type, signature.args, [*ends, part, *args]
+        )
         with builder.if_then(status.is_error):
             builder.store(_WORD(1), mark)
     builder.ret_void()

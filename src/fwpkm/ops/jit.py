@@ -51,7 +51,7 @@ def number_type(kind: Any) -> Any:
 
 def _compile(fn: Callable[..., Any], fastmath: set[str], *, inline: bool) -> Any:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
-    options["forceinline"] = inline
+    options |= {"forceinline": inline, "no_cfunc_wrapper": True}  # C, which would need a wrapper, calls none
     name = fn.__qualname__
     fn.__qualname__ = f"{name}-{_sources()}"
     try:

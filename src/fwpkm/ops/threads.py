@@ -25,11 +25,8 @@ def split_range(num_items: int, *, smallest: int = 1) -> list[Span]:
 
 
 def run_range(kernel: Callable[..., object], num_items: int, *args: Any, smallest: int) -> None:
-    """Call kernel(first, last, part, *args) for a whole range, cut by `split_range`.
-
-    A range too short for two spans goes to the kernel at once, as it would with any number of threads.
-    """
-    if num_items < 2 * smallest:
+    """Call kernel(first, last, part, *args) for a whole range, cut by `split_range`."""
+    if num_items < 2 * smallest:  # as `split_range` would find, in less time than a token's norm takes
         kernel(0, num_items, 0, *_arrays(args))
     else:
         run_spans(kernel, split_range(num_items, smallest=smallest), *args)
@@ -44,14 +41,12 @@ def run_spans(kernel: Callable[..., object], spans: Sequence[Span], *args: Any) 
         args: Handed to every call.
     """
     arrays = _arrays(args)
-    if spans and _has_team(os.getpid()):
+    if len(spans) == 1:
+        kernel(*spans[0], 0, *arrays)
+    elif spans and _has_team(os.getpid()):
         from fwpkm.ops.fork import forked
 
-        forked(kernel)(
-            np.array(spans), *arrays
-        )  # one span too: what `forked` compiles may add up in another order
-    elif len(spans) == 1:
-        kernel(*spans[0], 0, *arrays)
+        forked(kernel)(np.array(spans), *arrays)
     elif spans:
         pool = _pool(os.getpid())
         calls = [pool.submit(kernel, *span, part, *arrays) for part, span in enumerate(spans)]

@@ -1,6 +1,5 @@
 """The kernels on both of their forms: sums in any order, and in a fixed one."""
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,16 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from fwpkm.ops.backend import use_backend, why_no_triton
+
 sys.path.insert(0, str(Path(__file__).parent))  # for triton_cases
 
 
 @pytest.fixture
 def triton() -> Iterator[None]:
     """Run the test's operations as Triton kernels: interpreted where the tensors are on the CPU."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed: pip install 'fwpkm[gpu]'")
-    from fwpkm.ops.backend import use_backend
-
+    missing = why_no_triton()
+    if missing:
+        pytest.skip(missing)
     with use_backend("triton"):
         yield
 

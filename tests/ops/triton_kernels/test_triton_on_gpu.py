@@ -1,7 +1,6 @@
 """The Triton kernels on a GPU, against the definition over random shapes; `conftest.py` poisons what nobody wrote."""
 
 import gc
-import importlib.util
 import warnings
 
 import pytest
@@ -25,16 +24,14 @@ from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.ops.addressing import address
 from fwpkm.ops.addressing.naive import slot_scores_naive
 from fwpkm.ops.answer import answer_tokens, read_cells
-from fwpkm.ops.backend import interprets_triton, name_backend, use_backend
+from fwpkm.ops.backend import interprets_triton, name_backend, use_backend, why_no_triton
 from fwpkm.ops.memory_scan import memory_scan, memory_scan_
 from fwpkm.testing.accuracy import assert_all_accurate
 from fwpkm.testing.inputs import make_hidden, make_layer, make_scan_inputs
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install 'fwpkm[gpu]'"
-    ),
+    pytest.mark.skipif(why_no_triton() is not None, reason=str(why_no_triton())),
     pytest.mark.skipif(interprets_triton(), reason="interpreted: run benchmarks/gpu_session.sh tests"),
     pytest.mark.usefixtures("order"),
 ]
