@@ -17,9 +17,9 @@ TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 places, and needs more than two lengths to make graphs for any."""
 
 
-def compiled(system: str) -> dict[str, Any]:
+def compiled(what: str, module: str = "fwpkm.testing.compiled") -> dict[str, Any]:
     """Ask a process whose package is as users have it, without type checks."""
-    command = [sys.executable, "-m", "fwpkm.testing.compiled", system]
+    command = [sys.executable, "-m", module, what]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -42,6 +42,19 @@ def check(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("system", ["mixed", "lact", "delta_fwmlp"])
 def test_compiled_blocks_compute_the_same_without_a_complaint(system: str) -> None:
     check(compiled(system))
+
+
+@pytest.mark.parametrize(("what", "num_graphs"), [("layers", 1), ("model", None)])
+def test_a_transformers_model_with_memories_computes_the_same(what: str, num_graphs: int | None) -> None:
+    pytest.importorskip("transformers")
+    found = compiled(what, "fwpkm.testing.compiled_attached")
+    assert max(found["step_errors"]) < 1e-9
+    assert found["same_text"]
+    assert found["complaints"] == []
+    first, second, longer = found["step_graphs"]
+    assert longer == second
+    assert first == (num_graphs or first), "layers with a memory and without it share a graph"
+    assert all("fwpkm: which rows a memory keeps" in reason for reason in found["breaks"]), found["breaks"]
 
 
 def test_one_graph_for_all_is_refused_with_a_reason() -> None:

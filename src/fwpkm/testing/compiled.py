@@ -81,22 +81,26 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 @contextmanager
-def _complaints() -> Iterator[list[str]]:
+def complaints_heard() -> Iterator[list[str]]:
     """Collect what PyTorch warns of, in either way."""
     found: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
-    for name in ("torch", "torch._dynamo", "torch._inductor"):  # which do not hand on to each other
-        logging.getLogger(name).addHandler(handler)
+    # which do not hand on to each other
+    loggers = [logging.getLogger(name) for name in ("torch", "torch._dynamo", "torch._inductor")]
+    for logger in loggers:
+        logger.addHandler(handler)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield found
+    for logger in loggers:
+        logger.removeHandler(handler)
     found += [str(w.message) for w in caught if not issubclass(w.category, DeprecationWarning)]
 
 
 def main(system: str) -> None:
     """Print what compiling did: errors, graphs so far, why graphs ended, complaints."""
-    with _complaints() as complaints:
+    with complaints_heard() as complaints:
         compiled = Compiled(system)
         result = {**compiled.train(), **compiled.stream()}
     print(json.dumps({**result, "breaks": list(counters["graph_break"]), "complaints": complaints}))

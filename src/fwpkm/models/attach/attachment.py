@@ -16,6 +16,7 @@ from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.layers.fwpkm_config import FwPKMConfig
 from fwpkm.models.attach.cache import MemorySlot, slot_of
 from fwpkm.models.attach.families import CacheArgument, decoder_of, layers_of
+from fwpkm.ops.compiling import uncompiled
 
 MEMORY = "fwpkm"
 """The memory's name within its layer."""
@@ -102,6 +103,7 @@ class Attachment:
         memory.train(layer.training)
         return memory.to(next(layer.parameters()).device, dtype)
 
+    @uncompiled
     def _begin(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
         tokens = given.get("inputs_embeds") if given.get("input_ids") is None else given["input_ids"]
@@ -111,9 +113,11 @@ class Attachment:
         call = _Call(mask=None if tokens is None else _new_columns(mask, tokens.shape[0], tokens.shape[1]))
         self._calls[threading.get_ident()] = call
 
+    @uncompiled
     def _end(self, *_: Any) -> None:
         self._calls.pop(threading.get_ident(), None)
 
+    @uncompiled
     def _remember(
         self,
         index: int,
