@@ -43,7 +43,7 @@ class PiecewiseLM(HFLM):  # type: ignore[misc]  # has no types
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **more: Any) -> Any:
         if attention_window(self.model) is not None:
-            more["past_key_values"] = window_cache(self.model)
+            more["cache"] = window_cache(self.model)
         return super()._model_generate(context, max_length, stop, prefill_chunk_size=PIECE, **more)
 
 

@@ -64,12 +64,10 @@ def go_on(folder: Path) -> tuple[list[int], list[int]]:
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
     beginning = torch.arange(5, 15)[None]
     with torch.no_grad():
-        cache = model(beginning[:, :-1]).past_key_values  # a handle on a value: copies are free
+        cache = model(beginning[:, :-1]).cache  # a handle on a value: copies are free
     answers = []
     for _ in range(2):
-        sequence = model.generate(
-            beginning, past_key_values=copy.copy(cache), max_new_tokens=8, do_sample=False
-        )
+        sequence = model.generate(beginning, cache=copy.copy(cache), max_new_tokens=8, do_sample=False)
         answers.append(sequence[0, 10:].tolist())
     return answers[0], answers[1]
 

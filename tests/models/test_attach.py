@@ -139,9 +139,9 @@ def test_freezing_leaves_only_the_memory_to_train():
 def test_without_a_cache_every_call_starts_afresh():
     model, x = make_attached(), make_tokens()
     first = model(x, use_cache=False)
-    assert first.past_key_values is None
+    assert first.cache is None
     torch.testing.assert_close(model(x, use_cache=False).logits, first.logits, rtol=0, atol=0)
-    states = memory_states(model(x).past_key_values)
+    states = memory_states(model(x).cache)
     assert {layer: state.tokens_seen for layer, state in states.items()} == {1: (13, 13), 2: (13, 13)}
     assert memory_states(None) == {}
 

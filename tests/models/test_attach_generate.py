@@ -36,7 +36,7 @@ def test_greedy_is_recomputation_from_scratch(family):
     model, x = make_model(family), make_tokens()
     output = model.generate(x, **ASK)
     assert_recomputed(model, output)
-    seen = {state.tokens_seen for state in memory_states(output.past_key_values).values()}
+    seen = {state.tokens_seen for state in memory_states(output.cache).values()}
     assert seen == {(13 + NEW - 1,) * 2}
     assert not torch.allclose(model(x).logits, make_base(family)(x).logits, **CLOSE)
 
@@ -49,7 +49,7 @@ def test_left_padding_changes_nothing(family):
     for row, length in enumerate(lengths):
         x[row, : 13 - length], mask[row, : 13 - length] = 0, 0
     padded = model.generate(x, attention_mask=mask, **ASK)
-    states = memory_states(padded.past_key_values)
+    states = memory_states(padded.cache)
     assert states[1].tokens_seen == tuple(length + NEW - 1 for length in lengths)
     for row, length in enumerate(lengths):
         alone = model.generate(x[row : row + 1, 13 - length :], **ASK)
@@ -87,9 +87,9 @@ def test_beams_follow_their_memory(family):
 def test_reordered_caches_are_those_of_the_other_streams(family):
     model, x, more = make_model(family), make_tokens(3), make_tokens(4, 9)
     order = torch.tensor([2, 0, 0, 1])
-    cache = model(x).past_key_values
+    cache = model(x).cache
     cache.reorder_cache(order)
-    logits = model(more, past_key_values=cache).logits
+    logits = model(more, cache=cache).logits
     torch.testing.assert_close(logits, model(torch.cat([x[order], more], 1)).logits[:, 13:], **CLOSE)
     wrong = model(torch.cat([x[[0, 1, 2, 0]], more], 1)).logits[:, 13:]
     assert not torch.allclose(logits, wrong, **CLOSE)
@@ -99,14 +99,14 @@ def test_reordered_caches_are_those_of_the_other_streams(family):
 def test_streams_are_chosen_and_repeated():
     model, x, more = make_model(), make_tokens(3), make_tokens(2, 9)
     for choice, rows in ((torch.tensor([False, True, True]), [1, 2]), (torch.tensor([2, 0]), [2, 0])):
-        cache = model(x).past_key_values
+        cache = model(x).cache
         cache.batch_select_indices(choice)
         expected = model(torch.cat([x[rows], more], 1)).logits[:, 13:]
-        torch.testing.assert_close(model(more, past_key_values=cache).logits, expected, **CLOSE)
-    cache = model(x[:1]).past_key_values
+        torch.testing.assert_close(model(more, cache=cache).logits, expected, **CLOSE)
+    cache = model(x[:1]).cache
     cache.batch_repeat_interleave(2)
     expected = model(torch.cat([x[[0, 0]], more], 1)).logits[:, 13:]
-    torch.testing.assert_close(model(more, past_key_values=cache).logits, expected, **CLOSE)
+    torch.testing.assert_close(model(more, cache=cache).logits, expected, **CLOSE)
 
 
 @torch.no_grad()
@@ -136,11 +136,11 @@ def test_static_caches_are_refused():
 @torch.no_grad()
 def test_a_document_is_read_once_and_asked_often(fresh):
     model, x, more = make_model(), make_tokens(), make_tokens(T=5)
-    cache = model(x, past_key_values=fresh(), use_cache=True).past_key_values
+    cache = model(x, cache=fresh(), use_cache=True).cache
     whole = torch.cat([x, more], 1)
     expected = model.generate(whole, max_new_tokens=NEW)
     for copied in (copy.deepcopy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))):
-        answer = model.generate(whole, past_key_values=copied(cache), max_new_tokens=NEW)
+        answer = model.generate(whole, cache=copied(cache), max_new_tokens=NEW)
         assert torch.equal(answer, expected)
     assert cache.get_seq_length() == 13
     assert memory_states(cache)[1].tokens_seen == (13, 13)
@@ -149,32 +149,32 @@ def test_a_document_is_read_once_and_asked_often(fresh):
 @torch.no_grad()
 def test_a_copied_cache_shares_the_table_and_sees_no_later_write():
     model, x, more = make_model(), make_tokens(), make_tokens(T=9)
-    cache = model(x).past_key_values
+    cache = model(x).cache
     other = copy.deepcopy(cache)
     assert memory_states(other)[1] is memory_states(cache)[1]
     expected = model(torch.cat([x, more], 1)).logits[:, 13:]
     for each in (cache, other):
-        torch.testing.assert_close(model(more, past_key_values=each).logits, expected, **CLOSE)
+        torch.testing.assert_close(model(more, cache=each).logits, expected, **CLOSE)
 
 
 @torch.no_grad()
 def test_reset_forgets_the_memory():
     model, x, more = make_model(), make_tokens(), make_tokens(T=9)
-    cache = model(x).past_key_values
+    cache = model(x).cache
     cache.reset()
     assert memory_states(cache) == {}
-    torch.testing.assert_close(model(more, past_key_values=cache).logits, model(more).logits, rtol=0, atol=0)
+    torch.testing.assert_close(model(more, cache=cache).logits, model(more).logits, rtol=0, atol=0)
 
 
 @torch.no_grad()
 def test_memories_alone_are_carried_on_flushed_or_frozen():
     model, x, more = make_model(), make_tokens(T=15), make_tokens(T=9)
-    states = memory_states(model(x).past_key_values)
+    states = memory_states(model(x).cache)
     found = []
     for change in (lambda s: s, lambda s: s.flush(), lambda s: s.freeze()):
         cache = DynamicCache(config=model.config)
         set_memory_states(cache, {layer: change(state) for layer, state in states.items()})
-        found.append(model(more, past_key_values=cache).logits)
+        found.append(model(more, cache=cache).logits)
         assert cache.get_seq_length() == 9
     found.append(model(more).logits)
     for i, one in enumerate(found):
@@ -216,18 +216,18 @@ def test_cropped_caches_never_saw_the_rest(number):
     cache = recording(model)
     assert cache.is_croppable
     for piece in (x[:, :9], x[:, 9:]):
-        model(piece, past_key_values=cache)
+        model(piece, cache=cache)
     cache.crop(-number)
     kept = 13 - number
     assert cache.get_seq_length() == kept
-    logits = model(more, past_key_values=cache).logits
+    logits = model(more, cache=cache).logits
     expected = model(torch.cat([x[:, :kept], more], 1)).logits[:, kept:]
     torch.testing.assert_close(logits, expected, **CLOSE)
 
 
 def recording(model):
     """Return a fresh cache of which every call is recorded, as `generate` makes it for an assistant."""
-    cache = model(make_tokens()).past_key_values
+    cache = model(make_tokens()).cache
     cache.reset()
     cache.activate_past_recording()
     return cache
@@ -236,12 +236,12 @@ def recording(model):
 @torch.no_grad()
 def test_crops_that_cannot_be_are_refused():
     model, x = make_model(), make_tokens()
-    cache = model(x).past_key_values
+    cache = model(x).cache
     assert not cache.is_croppable
     with pytest.raises(RuntimeError, match=r"cannot take back 1 tokens.*activate_past_recording"):
         cache.crop(-1)
     cache.activate_past_recording()
-    model(x, past_key_values=cache)
+    model(x, cache=cache)
     with pytest.raises(RuntimeError, match="cannot take back 14 tokens"):
         copy.deepcopy(cache).crop(-14)
     assert {layer.get_seq_length() for layer in cache.layers} == {26}
@@ -250,10 +250,10 @@ def test_crops_that_cannot_be_are_refused():
 @torch.no_grad()
 def test_caches_of_tokens_that_no_memory_saw_are_refused():
     model, x = make_model(), make_tokens()
-    cache = make_base()(x).past_key_values
+    cache = make_base()(x).cache
     with pytest.raises(ValueError, match="layer 1 has seen 13 tokens without one"):
-        model(x, past_key_values=cache)
-    states = memory_states(model(x).past_key_values)
+        model(x, cache=cache)
+    states = memory_states(model(x).cache)
     for other in (transformers.EncoderDecoderCache(DynamicCache(), DynamicCache()), "cache"):
         with pytest.raises(TypeError, match=f"must be a decoder's Cache, got {type(other).__name__}"):
             set_memory_states(other, states)

@@ -101,12 +101,12 @@ def test_padding_on_either_side_changes_no_gradient():
 
 def test_truncated_backpropagation_passes_the_memory_on():
     model, x = make_attached().train(), make_tokens(T=20)
-    cache = model(x[:, :9]).past_key_values
+    cache = model(x[:, :9]).cache
     states = {layer: state.detach() for layer, state in memory_states(cache).items()}
     assert all(isinstance(state, FwPKMState) for state in states.values())
     fresh = transformers.DynamicCache(config=model.config)
     set_memory_states(fresh, states)
-    piece = model(x[:, 9:], past_key_values=fresh)
+    piece = model(x[:, 9:], cache=fresh)
     piece.logits.sum().backward()
     assert all(p.grad.isfinite().all() for p in memories(model)[1].parameters() if p.grad is not None)
     assert not torch.allclose(piece.logits, model(x[:, 9:]).logits)

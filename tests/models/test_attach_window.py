@@ -32,7 +32,7 @@ def seen_by(T, window, sinks):
 def read_in_pieces(model, x, cache, sizes):
     logits, at = [], 0
     for size in sizes:
-        logits.append(model(x[:, at : at + size], past_key_values=cache).logits)
+        logits.append(model(x[:, at : at + size], cache=cache).logits)
         at += size
     return torch.cat(logits, dim=1)
 
@@ -89,20 +89,20 @@ def test_padding_on_the_left_changes_nothing():
     padded = model(row, attention_mask=mask, position_ids=places).logits[:, 5:]
     torch.testing.assert_close(padded, model(x).logits, rtol=1e-9, atol=1e-9)
     small = window_cache(model)
-    model(row, attention_mask=mask, position_ids=places, past_key_values=small)
+    model(row, attention_mask=mask, position_ids=places, cache=small)
     with pytest.raises(ValueError, match="must not be padded on the left"):
-        model(x[:, :1], attention_mask=torch.cat([mask, mask[:, :1]], 1), past_key_values=small)
+        model(x[:, :1], attention_mask=torch.cat([mask, mask[:, :1]], 1), cache=small)
 
 
 def test_generation_says_the_same_with_either_cache():
     model, x = make_attached(), make_tokens(T=12)
     limit_attention(model, 5)
     plain, small = (
-        model.generate(x, max_new_tokens=8, do_sample=False, past_key_values=cache)
+        model.generate(x, max_new_tokens=8, do_sample=False, cache=cache)
         for cache in (None, window_cache(model))
     )
     assert torch.equal(plain, small)
-    beams = model.generate(x, max_new_tokens=5, num_beams=3, past_key_values=window_cache(model))
+    beams = model.generate(x, max_new_tokens=5, num_beams=3, cache=window_cache(model))
     assert torch.equal(beams, model.generate(x, max_new_tokens=5, num_beams=3))
 
 
@@ -111,7 +111,7 @@ def test_a_window_cache_refuses_to_go_back():
     model, x = make_base(), make_tokens(T=12)
     limit_attention(model, 5)
     cache = window_cache(model)
-    model(x, past_key_values=cache)
+    model(x, cache=cache)
     with pytest.raises(RuntimeError, match="cannot take back 2 tokens"):
         cache.crop(-2)
 
@@ -160,7 +160,7 @@ def test_in_long_texts_the_first_tokens_follow_at_a_distance(family):
     model = make_base(family, **changes)  # trained for 128 positions, so a span is 64
     limit_attention(model, 5, 2)
     x, cache = make_tokens(T=128), window_cache(model)
-    found = [model(part, past_key_values=cache).logits for part in x.split(64, dim=1)][1]
+    found = [model(part, cache=cache).logits for part in x.split(64, dim=1)][1]
     near = torch.arange(128)
     near[:2] += 64 - 5  # where tokens of the second span see them
     expected = model(x, position_ids=near[None].expand(2, -1)).logits[:, 64:]

@@ -14,6 +14,7 @@ from fwpkm.testing.systems import SYSTEMS, make_system
 
 transformers = pytest.importorskip("transformers")
 from fwpkm.models.hf import FwPKMCache, FwPKMForCausalLM, FwPKMHFConfig, FwPKMModel  # noqa: E402
+from fwpkm.models.transformers_version import require_transformers  # noqa: E402
 from fwpkm.testing.hf_models import make_hf_model as make_model  # noqa: E402
 from fwpkm.testing.hf_models import make_tokens  # noqa: E402
 
@@ -85,8 +86,38 @@ def test_missing_extra_is_named_and_the_rest_works_without(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.delitem(sys.modules, "fwpkm.models.hf")
     assert importlib.reload(importlib.import_module("fwpkm.models"))
-    with pytest.raises(ImportError, match=r"pip install 'fwpkm\[hf\]'"):
+    with pytest.raises(ImportError, match=r"pip install -U 'fwpkm\[hf\]'"):
         importlib.import_module("fwpkm.models.hf")
+
+
+@pytest.mark.parametrize("package", ["fwpkm.models.hf", "fwpkm.models.attach"])
+@pytest.mark.parametrize("version", ["4.57.1", "5.23.0", "5.9.0.dev0"])
+def test_an_older_transformers_is_refused_by_name(monkeypatch, package, version):
+    monkeypatch.setattr(transformers, "__version__", version)
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    with pytest.raises(
+        ImportError, match=rf"{package} needs transformers 5.24 .* found {version}: pip install -U"
+    ):
+        importlib.import_module(package)
+
+
+@pytest.mark.parametrize("version", ["5.24.0", "5.100.0rc1"])
+def test_newer_versions_of_transformers_are_taken(monkeypatch, version):
+    monkeypatch.setattr(transformers, "__version__", version)
+    require_transformers("a test")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: make_model("mixed"), lambda: FwPKMModel(FwPKMHFConfig(make_system("mixed")))]
+)
+def test_a_cache_goes_by_its_older_name_too_with_a_warning(make):
+    model, x = make().eval(), make_tokens()
+    cache = model(x[:, :7]).cache
+    kept = copy.copy(cache)
+    expected = model(x[:, 7:], cache=cache)[0]
+    with pytest.warns(FutureWarning, match="Use `cache` instead"):
+        found = model(x[:, 7:], past_key_values=kept)[0]
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -148,8 +179,8 @@ def test_base_model_gives_the_hidden_states_behind_the_logits():
     output = base(x, output_hidden_states=True)
     torch.testing.assert_close(output.last_hidden_state @ model.decoder.head_weight.T, model(x).logits)
     assert output.hidden_states[-1] is output.last_hidden_state
-    again = base(make_tokens(T=1), past_key_values=output.past_key_values)
-    assert again.past_key_values.get_seq_length() == 14
+    again = base(make_tokens(T=1), cache=output.cache)
+    assert again.cache.get_seq_length() == 14
     assert base(x, return_dict=False)[0].shape == (2, 13, 16)
 
 
@@ -158,7 +189,7 @@ def test_what_the_call_leaves_open_the_config_decides():
     model.config.output_hidden_states, model.config.use_cache = True, False
     output = model(x)
     assert len(output.hidden_states) == 4
-    assert output.past_key_values is None
+    assert output.cache is None
     model.config.return_dict = False
     assert isinstance(model(x), tuple)
 
@@ -183,9 +214,9 @@ def test_tuple_on_request():
 
 def test_cache_is_returned_where_it_is_of_use():
     model, x = make_model(), make_tokens()
-    assert isinstance(model(x).past_key_values, FwPKMCache)
-    assert model(x, use_cache=False).past_key_values is None
-    assert model.train()(x).past_key_values is None
+    assert isinstance(model(x).cache, FwPKMCache)
+    assert model(x, use_cache=False).cache is None
+    assert model.train()(x).cache is None
 
 
 @pytest.mark.parametrize("shape", [(2, 12), (1, 13), (2, 14)])
@@ -202,9 +233,9 @@ def test_unknown_arguments_are_refused_with_the_nearest_one():
 def test_foreign_caches_and_streams_are_refused():
     model, x = make_model(), make_tokens()
     with pytest.raises(TypeError, match=r"must be a FwPKMCache.*got DynamicCache"):
-        model(x, past_key_values=transformers.DynamicCache())
+        model(x, cache=transformers.DynamicCache())
     with pytest.raises(ValueError, match="got 3 and 2"):
-        model(make_tokens(3, 1), past_key_values=model(x).past_key_values)
+        model(make_tokens(3, 1), cache=model(x).cache)
 
 
 # Embeddings

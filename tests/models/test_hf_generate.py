@@ -69,11 +69,11 @@ def test_beams_follow_their_memory(system, sample):
 def test_reordered_caches_are_those_of_the_other_streams(system):
     model, x, more = make_model(system), make_tokens(3), make_tokens(4, 9)
     order = torch.tensor([2, 0, 0, 1])
-    cache = model(x).past_key_values
+    cache = model(x).cache
     kept = copy.copy(cache)
     cache.reorder_cache(order)
     assert (cache.batch_size, kept.batch_size) == (4, 3)
-    logits = model(more, past_key_values=cache).logits
+    logits = model(more, cache=cache).logits
     torch.testing.assert_close(logits, model(torch.cat([x[order], more], 1)).logits[:, 13:])
     assert not torch.allclose(logits, model(torch.cat([x[[0, 1, 2, 0]], more], 1)).logits[:, 13:])
 
@@ -81,14 +81,14 @@ def test_reordered_caches_are_those_of_the_other_streams(system):
 def test_streams_are_chosen_and_repeated():
     model, x, more = make_model(), make_tokens(3), make_tokens(2, 9)
     for choice, rows in ((torch.tensor([False, True, True]), [1, 2]), (torch.tensor([2, 0]), [2, 0])):
-        cache = model(x).past_key_values
+        cache = model(x).cache
         cache.batch_select_indices(choice)
         expected = model(torch.cat([x[rows], more], 1)).logits[:, 13:]
-        torch.testing.assert_close(model(more, past_key_values=cache).logits, expected)
-    cache = model(x[:1]).past_key_values
+        torch.testing.assert_close(model(more, cache=cache).logits, expected)
+    cache = model(x[:1]).cache
     cache.batch_repeat_interleave(2)
     expected = model(torch.cat([x[[0, 0]], more], 1)).logits[:, 13:]
-    torch.testing.assert_close(model(more, past_key_values=cache).logits, expected)
+    torch.testing.assert_close(model(more, cache=cache).logits, expected)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -137,33 +137,33 @@ def test_embedded_prompts_are_continued_alike(system):
 def test_generation_goes_on_from_a_cache(system, only_new):
     model, x, more = make_model(system), make_tokens(), make_tokens(T=5)
     first = model.generate(x, **{**ASK, "max_new_tokens": 8})
-    seen = first.past_key_values.get_seq_length()
+    seen = first.cache.get_seq_length()
     assert seen == 13 + 7  # the last token was not read yet
     whole = torch.cat([first.sequences, more], 1)
     mask = torch.ones_like(whole)  # the model may have written what pads
     expected = model.generate(whole, attention_mask=mask, max_new_tokens=NEW)[:, whole.shape[1] :]
     for _ in range(2):  # twice: copies are of their own
-        cache = copy.deepcopy(first.past_key_values)
+        cache = copy.deepcopy(first.cache)
         ids = whole[:, seen:] if only_new else whole
-        again = model.generate(ids, attention_mask=mask, past_key_values=cache, max_new_tokens=NEW)
+        again = model.generate(ids, attention_mask=mask, cache=cache, max_new_tokens=NEW)
         assert torch.equal(again[:, ids.shape[1] :], expected)
-    assert first.past_key_values.get_seq_length() == seen
+    assert first.cache.get_seq_length() == seen
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_pickled_caches_never_stopped(system):
     model, x, more = make_model(system), make_tokens(), make_tokens(T=6)
-    cache = model(x).past_key_values
+    cache = model(x).cache
     loaded = pickle.loads(pickle.dumps(cache))
-    expected = model(more, past_key_values=cache).logits
-    torch.testing.assert_close(model(more, past_key_values=loaded).logits, expected, rtol=0, atol=0)
+    expected = model(more, cache=cache).logits
+    torch.testing.assert_close(model(more, cache=loaded).logits, expected, rtol=0, atol=0)
 
 
 def test_a_state_of_the_decoder_is_continued():
     model, x, more = make_model(), make_tokens(), make_tokens(T=5)
     cache = FwPKMCache(model.decoder(x).cache)
     mask = torch.ones(2, 18, dtype=torch.long)
-    new = model.generate(more, attention_mask=mask, past_key_values=cache, max_new_tokens=NEW)
+    new = model.generate(more, attention_mask=mask, cache=cache, max_new_tokens=NEW)
     assert torch.equal(new[:, 5:], model.generate(torch.cat([x, more], 1), max_new_tokens=NEW)[:, 18:])
 
 
@@ -210,25 +210,25 @@ def test_cropped_caches_never_saw_the_rest(system, number):
     mask[0, :3] = mask[1, 10] = 0
     cache = FwPKMCache()
     cache.activate_past_recording()
-    model(x[:, :9], attention_mask=mask[:, :9], past_key_values=cache)
-    model(x[:, 9:], attention_mask=mask[:, 9:], past_key_values=cache)
+    model(x[:, :9], attention_mask=mask[:, :9], cache=cache)
+    model(x[:, 9:], attention_mask=mask[:, 9:], cache=cache)
     cache.crop(-number)
     kept = 13 - number
     assert cache.get_seq_length() == kept
-    logits = model(more, past_key_values=cache).logits
+    logits = model(more, cache=cache).logits
     both = torch.cat([x[:, :kept], more], 1), torch.cat([mask[:, :kept], torch.ones_like(more)], 1)
     torch.testing.assert_close(logits, model(both[0], attention_mask=both[1]).logits[:, kept:])
 
 
 def test_crops_that_cannot_be_are_refused():
     model, x = make_model(), make_tokens()
-    cache = model(x).past_key_values
+    cache = model(x).cache
     with pytest.raises(RuntimeError, match=r"cannot take back 1 tokens.*activate_past_recording"):
         cache.crop(-1)
     with pytest.raises(ValueError, match="negative"):
         cache.crop(1)
     cache.activate_past_recording()
-    model(x, past_key_values=cache)
+    model(x, cache=cache)
     with pytest.raises(RuntimeError, match="cannot take back 14 tokens"):
         cache.crop(-14)
     assert cache.get_seq_length() == 26
@@ -240,7 +240,7 @@ def test_crops_that_cannot_be_are_refused():
     ("ask", "error", "message"),
     [
         ({"cache_implementation": "static"}, ValueError, "memories need a FwPKMCache, got 'static'"),
-        ({"past_key_values": transformers.DynamicCache()}, TypeError, "must be a FwPKMCache"),
+        ({"cache": transformers.DynamicCache()}, TypeError, "must be a FwPKMCache"),
         ({"output_attentions": True}, (TypeError, ValueError), "output_attentions"),
     ],
 )

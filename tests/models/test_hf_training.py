@@ -70,9 +70,9 @@ def test_checkpointing_that_the_decoder_does_not_have_is_refused():
 
 def test_truncated_backpropagation_passes_the_state_on():
     model, x = make_model().train(), make_tokens()
-    cache = model(x[:, :7], use_cache=True).past_key_values
+    cache = model(x[:, :7], use_cache=True).cache
     cache.state = cache.state.detach()
-    piece = model(x[:, 7:], past_key_values=cache)
+    piece = model(x[:, 7:], cache=cache)
     torch.testing.assert_close(piece.logits, model(x).logits[:, 7:])
     piece.logits.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -3,12 +3,10 @@
 docs/retrofit.md shows its use.
 """
 
-try:
-    import transformers as _transformers  # noqa: F401
-except ImportError as error:
-    raise ImportError(
-        "fwpkm.models.attach needs transformers 5.23 or newer: pip install 'fwpkm[hf]'"
-    ) from error
+# ruff: noqa: E402  # an older transformers is refused before its names are missed
+from fwpkm.models.transformers_version import require_transformers
+
+require_transformers(__name__)
 
 from fwpkm.models.attach.attach import attach, detach, freeze_base, memories, unfreeze_base
 from fwpkm.models.attach.cache import memory_states, set_memory_states

@@ -26,7 +26,7 @@ def attach(
     """Give a transformers decoder a memory before each of `layers`, and return the same model.
 
     The memories' outputs start at zero: logits are bit for bit what they were, until training changes that.
-    States travel in the model's own `past_key_values`; without a cache every call starts with fresh memories.
+    States travel in the model's own `cache`; without a cache every call starts with fresh memories.
 
     >>> model = fwpkm.attach(AutoModelForCausalLM.from_pretrained(...), layers=[8, 20], config={"topk": 8})
 

@@ -154,7 +154,7 @@ class Attachment:
         """Let `generate()` start with room for memories, as it may ask at once that all calls be recorded."""
         prepare = getattr(type(self.model), _PREPARE)
         result = prepare(self.model, generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get("cache")
         if cache is not None:
             slots = [slot_of(cache, index) for index in self.layers]
             for slot in slots if generation_config.is_assistant else ():

@@ -184,9 +184,7 @@ def slot_of(cache: object, layer: int) -> MemorySlot:
         ValueError: If it has read tokens without a memory, or is static.
     """
     if not isinstance(cache, Cache) or isinstance(cache, EncoderDecoderCache):
-        raise TypeError(
-            f"fwpkm.attach: past_key_values must be a decoder's Cache, got {type(cache).__name__}"
-        )
+        raise TypeError(f"fwpkm.attach: cache must be a decoder's Cache, got {type(cache).__name__}")
     if cache.layer_class_to_replicate is not None:
         while len(cache.layers) <= layer:
             cache.layers.append(cache.layer_class_to_replicate())
@@ -194,12 +192,12 @@ def slot_of(cache: object, layer: int) -> MemorySlot:
     if not isinstance(own, RememberingLayer):
         if isinstance(own, StaticLayer):
             raise ValueError(
-                "fwpkm.attach: past_key_values must be a DynamicCache, got static layers, which transformers compiles "
+                "fwpkm.attach: cache must be a DynamicCache, got static layers, which transformers compiles "
                 "around; leave out cache_implementation='static'"
             )
         if int(own.get_seq_length()):
             raise ValueError(
-                f"fwpkm.attach: past_key_values must be a fresh cache or have been read with the memory; layer {layer} "
+                f"fwpkm.attach: cache must be a fresh cache or have been read with the memory; layer {layer} "
                 f"has seen {int(own.get_seq_length())} tokens without one. Read them again"
             )
         own.__class__ = _remembering(own.__class__)

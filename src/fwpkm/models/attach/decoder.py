@@ -118,7 +118,7 @@ class BaseDecoder(Decoder):
 
     def _read(self, part: Int[Tensor, "B T"], own: DynamicCache | None) -> Float[Tensor, "B T D"]:
         decoder = decoder_of(self.base)
-        return decoder(part, past_key_values=own, use_cache=own is not None).last_hidden_state
+        return decoder(part, cache=own, use_cache=own is not None).last_hidden_state
 
     def _spans(
         self, input_ids: Int[Tensor, "B T"], cache: DecoderCache | None

@@ -27,7 +27,7 @@ FAMILIES = {
     "smollm3": "layers",
 }
 """Supported `config.model_type`, and what the decoder calls its list of layers."""
-_CACHE_ARGUMENTS = ("past_key_values", "layer_past")
+_CACHE_ARGUMENTS = ("cache", "layer_past")
 
 
 def check_family(where: str, model: object) -> PreTrainedModel:

@@ -4,10 +4,12 @@ Importing this package registers the model type "fwpkm", after which `AutoConfig
 `AutoModelForCausalLM` know it. docs/huggingface.md shows its use.
 """
 
-try:
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-except ImportError as error:
-    raise ImportError("fwpkm.models.hf needs transformers 5.23 or newer: pip install 'fwpkm[hf]'") from error
+# ruff: noqa: E402  # an older transformers is refused before its names are missed
+from fwpkm.models.transformers_version import require_transformers
+
+require_transformers(__name__)
+
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from fwpkm.models.hf.cache import FwPKMCache
 from fwpkm.models.hf.config import FwPKMHFConfig

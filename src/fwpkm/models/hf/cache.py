@@ -39,7 +39,7 @@ class _Call:
 
 
 class FwPKMCache(Cache):
-    """What `generate()` calls `past_key_values`: a handle on a `DecoderCache` that moves on with every call.
+    """What `generate()` calls `cache`: a handle on a `DecoderCache` that moves on with every call.
 
     The cache behind it is a value. `copy.copy(cache)` therefore costs nothing, and gives a continuation of its
     own, as many as you like, from the same memory.
@@ -164,6 +164,11 @@ class FwPKMCache(Cache):
     def is_compileable(self) -> bool:
         """Whether it has a fixed size: no."""
         return False
+
+    @property
+    def is_linear(self) -> list[bool]:
+        """Whether layers cannot say how much was read: they can, so `generate()` reads only what is new."""
+        return [False] * max(1, len(self))
 
     def __len__(self) -> int:
         """Layers that have a state."""

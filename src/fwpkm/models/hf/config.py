@@ -33,7 +33,7 @@ class FwPKMHFConfig(PreTrainedConfig):
 
     model_type = "fwpkm"
     has_no_defaults_at_init = True
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache"]
 
     # transformers turns configs into dataclasses, and those compare what is annotated here.
     model: dict[str, Any]

@@ -1,40 +1,48 @@
 """`AutoModel` and `AutoModelForCausalLM` of this package: any decoder as a transformers model."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from transformers.generation.configuration_utils import GenerationConfig, GenerationMode
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.deprecation import deprecate_kwarg
 
 from fwpkm.models.hf.cache import FwPKMCache
 from fwpkm.models.hf.pretrained import FwPKMPreTrainedModel
 from fwpkm.models.loss import next_token_targets
 from fwpkm.nested import unknown_name
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _older_name(forward: F) -> F:
+    """Let a function take its `cache` as `past_key_values` too: with a warning, as transformers' own models do."""
+    return cast(F, deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward))
+
 
 class FwPKMModel(FwPKMPreTrainedModel):
     """The decoder's hidden states, for heads of your own. It reads the same files as `FwPKMForCausalLM`."""
 
+    @_older_name
     def forward(
         self,
         input_ids: Int[Tensor, "B T"] | None = None,
         attention_mask: Shaped[Tensor, "b L"] | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: Float[Tensor, "B T D"] | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Read the next tokens; arguments as in `FwPKMForCausalLM.forward`."""
-        read = self._read(
-            input_ids, inputs_embeds, attention_mask, past_key_values, use_cache, output_hidden_states
-        )
+        read = self._read(input_ids, inputs_embeds, attention_mask, cache, use_cache, output_hidden_states)
         output = BaseModelOutputWithPast(
             last_hidden_state=read.hidden,
-            past_key_values=read.cache,
+            cache=read.cache,
             hidden_states=read.inputs,
         )
         return output if self._gives_dict(return_dict) else output.to_tuple()
@@ -49,11 +57,12 @@ class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
 
     accepts_loss_kwargs = True
 
+    @_older_name
     def forward(
         self,
         input_ids: Int[Tensor, "B T"] | None = None,
         attention_mask: Shaped[Tensor, "b L"] | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: Float[Tensor, "B T D"] | None = None,
         labels: Int[Tensor, "B T"] | None = None,
         use_cache: bool | None = None,
@@ -68,7 +77,7 @@ class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
         Args:
             input_ids: Tokens; or else `inputs_embeds`.
             attention_mask: 0 at padding, wherever it is, for these T tokens or for all since the start.
-            past_key_values: A `FwPKMCache`, which moves on; None starts afresh.
+            cache: A `FwPKMCache`, which moves on; None starts afresh.
             inputs_embeds: The tokens' embeddings.
             labels: What the tokens should be, each in its place, -100 where none counts. Padding predicts nothing.
             use_cache: Whether to return the cache; None: as the config says, and not in training.
@@ -82,14 +91,12 @@ class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
 
         Raises:
             ValueError: If arguments contradict each other or their shapes do not fit.
-            TypeError: If `past_key_values` is another kind of cache, or an argument is unknown.
+            TypeError: If `cache` is another kind of cache, or an argument is unknown.
         """
         shift_labels = kwargs.pop("shift_labels", None)
         if kwargs:
             raise TypeError(f"FwPKMForCausalLM: {unknown_name('argument', next(iter(kwargs)), _ARGUMENTS)}")
-        read = self._read(
-            input_ids, inputs_embeds, attention_mask, past_key_values, use_cache, output_hidden_states
-        )
+        read = self._read(input_ids, inputs_embeds, attention_mask, cache, use_cache, output_hidden_states)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = read.hidden[:, keep] @ self.decoder.head_weight.T
         loss = None
@@ -104,9 +111,7 @@ class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
                 num_items_in_batch=num_items_in_batch,
                 shift_labels=shift_labels,
             )
-        output = CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=read.cache, hidden_states=read.inputs
-        )
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, cache=read.cache, hidden_states=read.inputs)
         return output if self._gives_dict(return_dict) else output.to_tuple()
 
     def _prepare_cache_for_generation(
@@ -123,11 +128,11 @@ class FwPKMForCausalLM(FwPKMPreTrainedModel, GenerationMixin):
                 "FwPKMForCausalLM: cache_implementation must be left out, as memories need a FwPKMCache, got "
                 f"{generation_config.cache_implementation!r}"
             )
-        if model_kwargs.get("past_key_values") is not None or not generation_config.use_cache:
+        if model_kwargs.get("cache") is not None or not generation_config.use_cache:
             return super()._prepare_cache_for_generation(  # type: ignore[misc]  # it asks for a Protocol
                 generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
             )
-        cache = model_kwargs["past_key_values"] = FwPKMCache()
+        cache = model_kwargs["cache"] = FwPKMCache()
         if generation_config.is_assistant:
             cache.activate_past_recording()
         return None

@@ -106,7 +106,7 @@ class FwPKMPreTrainedModel(PreTrainedModel):
         input_ids: Int[Tensor, "B T"] | None,
         inputs_embeds: Float[Tensor, "B T D"] | None,
         attention_mask: Shaped[Tensor, "b L"] | None,
-        past_key_values: object,
+        cache: object,
         use_cache: bool | None,
         output_hidden_states: bool | None,
     ) -> Reading:
@@ -114,10 +114,11 @@ class FwPKMPreTrainedModel(PreTrainedModel):
         name = type(self).__name__
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError(f"{name}: give either input_ids or inputs_embeds")
-        cache = FwPKMCache() if past_key_values is None else past_key_values
+        given = cache is not None
+        cache = cache if given else FwPKMCache()
         if not isinstance(cache, FwPKMCache):
             raise TypeError(
-                f"{name}: past_key_values must be a FwPKMCache, which holds memories too, got "
+                f"{name}: cache must be a FwPKMCache, which holds memories too, got "
                 f"{type(cache).__name__}; leave it out to start afresh"
             )
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -130,7 +131,7 @@ class FwPKMPreTrainedModel(PreTrainedModel):
         return Reading(
             hidden=hidden,
             inputs=(*inputs, hidden) if wanted else None,
-            cache=cache if use_cache or past_key_values is not None else None,
+            cache=cache if use_cache or given else None,
             mask=mask,
         )
 
