@@ -80,6 +80,18 @@ def test_checkpointing_changes_no_gradient_and_writes_once(family, frozen):
     assert memories(other)[1].q_proj.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_a_checkpointing_model_in_training_answers_as_ever_without_gradients(family):
+    model, x = make_attached(family), make_tokens(T=20)
+    with torch.no_grad():
+        expected, text = model(x).logits, model.generate(x, max_new_tokens=6, do_sample=False)
+        model.train().activation_checkpointing_enable({"use_reentrant": False})
+        first = model(x[:, :9])
+        found = torch.cat([first.logits, model(x[:, 9:], cache=first.cache).logits], 1)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(model.generate(x, max_new_tokens=6, do_sample=False), text)
+
+
 def test_padding_on_either_side_changes_no_gradient():
     model, x = make_attached().train(), make_tokens(1, 12)
     found = []

@@ -129,13 +129,14 @@ class Attachment:
         """Add to a layer's input what its memory makes of it."""
         mask, memory = self._mask(index), cast(FwPKM, layer.get_submodule(MEMORY))
         h, rest, named = _hidden_states(args, kwargs)
-        recompute = bool(getattr(layer, "gradient_checkpointing", False)) and layer.training
+        checkpoints = bool(getattr(layer, "gradient_checkpointing", False)) and layer.training
+        recompute = checkpoints and torch.is_grad_enabled()
         # A layer that computes itself again keeps no cache either.
         cache = None if recompute else argument.find(args, kwargs)
         slot = MemorySlot() if cache is None else slot_of(cache, index)
         x = h.to(memory.q_proj.weight.device, memory.q_proj.weight.dtype)
         mask = None if mask is None else mask.to(x.device)
-        y = slot.advance(memory, x, mask, recompute=recompute and torch.is_grad_enabled())
+        y = slot.advance(memory, x, mask, recompute=recompute)
         return (h + y.to(h), *rest), named
 
     def _mask(self, index: int) -> Bool[Tensor, "B T"] | None:
