@@ -1,5 +1,6 @@
 """Precisions, gradient modes, partial gradients, truncated backpropagation, and inputs made to break things."""
 
+import math
 from contextlib import nullcontext
 
 import pytest
@@ -7,7 +8,14 @@ import torch
 
 from fwpkm.layers.fwpkm import FwPKM
 from fwpkm.testing.inputs import make_hidden, make_layer, small_config
-from fwpkm.testing.states import assert_same_numbers, assert_same_state, cut, in_pieces, state_numbers
+from fwpkm.testing.states import (
+    assert_same_numbers,
+    assert_same_state,
+    cut,
+    in_pieces,
+    named_tensors,
+    state_numbers,
+)
 
 MODES = {"grad": nullcontext, "no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
 
@@ -300,11 +308,31 @@ def test_a_layer_loaded_from_a_checkpoint_gives_the_same_numbers():
     assert_same_numbers(state_numbers(state), state_numbers(last), rtol=0.0, atol=0.0)
 
 
-def test_a_layer_made_on_the_meta_device_can_be_filled_later():
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 0.5, "learn_temperature": True},
+        {"initial_values": "learned", "initial_keys": "learned"},
+        {"initial_values": "zero", "gate": False},
+        {"table_dtype": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_a_layer_made_on_the_meta_device_can_be_filled_later(changes):
     with torch.device("meta"):
-        layer = FwPKM(small_config())
-    assert layer.initial_keys.device.type == "meta"
-    layer.to_empty(device="cpu").reset_parameters()
-    for norm in (layer.q_norm, layer.v_norm, layer.gate_norm, layer.out_norm):
-        torch.nn.init.zeros_(norm.weight)
-    assert torch.equal(layer.initial_values, FwPKM(small_config()).initial_values)
+        layer = FwPKM(small_config(**changes))
+    assert all(x.is_meta for x in named_tensors(layer).values())
+    layer.to_empty(device="cpu")
+    for x in named_tensors(layer).values():
+        x.data.fill_(math.nan)
+    layer.reset_parameters()
+    fresh = FwPKM(small_config(**changes))
+    found, expected = named_tensors(layer), named_tensors(fresh)
+    assert found.keys() == expected.keys()
+    for name, x in found.items():
+        assert x.isfinite().all(), name
+        assert x.dtype == expected[name].dtype, name
+        if "proj.weight" not in name:  # drawn from the global generator
+            assert torch.equal(x, expected[name]), name

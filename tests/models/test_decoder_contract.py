@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fwpkm.models.cache import DecoderCache
 from fwpkm.models.decoder import Decoder
 from fwpkm.state import iter_tensors
-from fwpkm.testing.states import cut
+from fwpkm.testing.states import cut, named_tensors
 from fwpkm.testing.systems import SYSTEMS, make_system
 
 T = 18  # three chunks and a rest
@@ -228,3 +228,26 @@ def test_p7_gradients_through_pieces_equal_those_of_the_whole(system, lengths):
         torch.testing.assert_close(
             pieces[name], grad, rtol=1e-7, atol=1e-8 * scale, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_decoder_made_on_the_meta_device_is_filled_as_a_fresh_one(system):
+    config = make_system(system)
+    with torch.device("meta"):
+        model = Decoder(config)
+    model.to_empty(device="cpu")
+    for x in named_tensors(model).values():
+        x.data.fill_(float("nan"))
+    model.reset_parameters()
+    fresh = Decoder(config)
+    found, expected = named_tensors(model), named_tensors(fresh)
+    assert found.keys() == expected.keys()
+    for name, x in found.items():
+        if expected[name].unique().numel() < 2:  # one number, whichever the seed
+            assert torch.equal(x, expected[name]), name
+        else:
+            assert x.isfinite().all(), name
+        if x.numel() > 200:
+            assert x.std().item() == pytest.approx(expected[name].std().item(), rel=0.4), name
+    tokens = torch.randint(config.vocab_size, (2, 9))
+    assert model(tokens).logits.isfinite().all()

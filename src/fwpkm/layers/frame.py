@@ -62,8 +62,11 @@ class MemoryFrame(nn.Module):
         self.out_proj = nn.Linear(value_dim, dim, bias=bias)
 
     def reset_projections(self) -> None:
-        """Draw the projections normal with deviation 1/sqrt(width of their input); biases are zero."""
+        """Draw the projections normal with deviation 1/sqrt(width of their input); biases and norms are zero."""
         gate = [self.gate_proj] if self.gated else []
+        for norm in self.children():
+            if isinstance(norm, RMSNorm):
+                norm.reset_parameters()
         for module in (self.q_proj, self.v_proj, self.out_proj, *gate):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:

@@ -46,7 +46,7 @@ class FwPKM(MemoryFrame):
             bias=config.bias,
         )
         self.config, self._core = config, config.core
-        log_temperature = torch.tensor(math.log(config.temperature))
+        log_temperature = torch.empty((), dtype=torch.promote_types(torch.get_default_dtype(), torch.float32))
         if config.learn_temperature:
             self.log_temperature: Tensor = nn.Parameter(log_temperature)
         else:
@@ -75,7 +75,12 @@ class FwPKM(MemoryFrame):
     def reset_parameters(self) -> None:
         """Draw slow weights anew, and the initial memory as the config's `table_seed` says."""
         self.reset_projections()
+        self.reset_temperature()
         self.reset_initial()
+
+    def reset_temperature(self) -> None:
+        """Let the temperature be the config's."""
+        nn.init.constant_(self.log_temperature, math.log(self.config.temperature))
 
     @torch.no_grad()
     def reset_initial(self) -> None:

@@ -45,7 +45,28 @@ def scaled_units(
     return tuple(y.to(x.dtype) for y in out)
 
 
-class RMSNorm(nn.Module):
+class _Norm(nn.Module):
+    """A scale per channel, which starts at one number."""
+
+    start: float
+
+    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
+        check_norm(type(self).__name__, dim, eps)
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Let the weight be what it starts as."""
+        nn.init.constant_(self.weight, self.start)
+
+    def extra_repr(self) -> str:
+        """Show width and eps when the module is printed."""
+        return f"{self.weight.numel()}, eps={self.eps}"
+
+
+class RMSNorm(_Norm):
     """Normalise by the root mean square and scale by 1 + weight, computed in float32 or wider.
 
     The weight starts at zero, so weight decay pulls the layer towards plain normalisation
@@ -56,22 +77,14 @@ class RMSNorm(nn.Module):
         eps: Added to the mean square, above 0.
     """
 
-    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
-        check_norm("RMSNorm", dim, eps)
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.zeros(dim))
+    start = 0.0
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Normalise `x`; the dtype of `x` is kept."""
         return scaled_units(x, self.eps, self.weight)[0]
 
-    def extra_repr(self) -> str:
-        """Show width and eps when the module is printed."""
-        return f"{self.weight.numel()}, eps={self.eps}"
 
-
-class PlainRMSNorm(nn.Module):
+class PlainRMSNorm(_Norm):
     """Normalise by the root mean square and scale by a weight that starts at one, in float32 or wider.
 
     Args:
@@ -79,23 +92,15 @@ class PlainRMSNorm(nn.Module):
         eps: Added to the mean square, above 0.
     """
 
-    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
-        check_norm("PlainRMSNorm", dim, eps)
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
+    start = 1.0
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Normalise `x`; the dtype of `x` is kept."""
         y = unit_rms(at_least_float32(x), self.eps) * at_least_float32(self.weight)
         return y.to(x.dtype)
 
-    def extra_repr(self) -> str:
-        """Show width and eps when the module is printed."""
-        return f"{self.weight.numel()}, eps={self.eps}"
 
-
-class GatedRMSNorm(nn.Module):
+class GatedRMSNorm(_Norm):
     """Normalise, scale by a weight that starts at one, then gate: weight * unit_rms(x) * silu(gate).
 
     The output stage of Gated DeltaNet (arXiv:2412.06464, Fig. 1).
@@ -105,11 +110,7 @@ class GatedRMSNorm(nn.Module):
         eps: Added to the mean square, above 0.
     """
 
-    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
-        check_norm("GatedRMSNorm", dim, eps)
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
+    start = 1.0
 
     def forward(
         self, x: Float[Tensor, "*batch D"], gate: Float[Tensor, "*batch D"]
@@ -117,7 +118,3 @@ class GatedRMSNorm(nn.Module):
         """Normalise `x` and gate it; the dtype of `x` is kept."""
         y = unit_rms(at_least_float32(x), self.eps) * at_least_float32(self.weight)
         return (y * F.silu(at_least_float32(gate))).to(x.dtype)
-
-    def extra_repr(self) -> str:
-        """Show width and eps when the module is printed."""
-        return f"{self.weight.numel()}, eps={self.eps}"

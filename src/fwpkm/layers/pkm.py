@@ -102,7 +102,7 @@ class ProductKeyMemory(nn.Module):
         nn.init.normal_(self.values, std=config.value_dim**-0.5)
         nn.init.xavier_uniform_(self.query_proj.weight)
         if self.query_norm is not None:
-            nn.init.ones_(self.query_norm.weight)
+            self.query_norm.reset_parameters()
         for proj in (self.value_proj, self.gate_proj):
             if proj is not None:
                 nn.init.normal_(proj.weight, std=config.dim**-0.5)

@@ -59,11 +59,24 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.dim, eps=config.norm_eps)
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
-        self.reset_parameters()
+        self._draw()
+
+    def reset_parameters(self) -> None:
+        """Draw everything anew, tables included: what a decoder made on the meta device needs after `to_empty()`.
+
+        >>> with torch.device("meta"):
+        ...     model = Decoder(config)
+        >>> model.to_empty(device="cpu").reset_parameters()
+        """
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None and module is not self:
+                reset()
+        self._draw()
 
     @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw projections and embeddings as the authors' release does; memories draw their own tables."""
+    def _draw(self) -> None:
+        """Draw projections and embeddings as the authors' release does; memories have drawn their own tables."""
         std = self.config.initializer_range
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):

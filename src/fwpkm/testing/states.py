@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fwpkm.memory.state import FwPKMState
 from fwpkm.ops.addressing import key_squares
@@ -109,3 +109,8 @@ def in_pieces(
         out.append(y)
     assert state is not None, "there was no piece"
     return torch.cat(out, dim=1), state
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers of a module, those that no file holds too."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}

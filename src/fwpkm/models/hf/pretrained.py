@@ -1,6 +1,5 @@
 """What all transformers models of this package have in common: files, embeddings, and reading tokens."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -187,16 +186,9 @@ def _restore_initial(memory: FwPKM | FastWeightMLP) -> None:
     loaded = {name: x.clone() for name, x in tensors.items() if getattr(x, "_is_hf_initialized", False)}
     memory.reset_initial()
     if isinstance(memory, FwPKM):
-        _restore_temperature(memory)
+        memory.reset_temperature()
     for name, x in loaded.items():
         getattr(memory, name).copy_(x)
-
-
-def _restore_temperature(memory: FwPKM) -> None:
-    # It was made in the model's precision, which may be half.
-    temperature = memory.initial_keys.new_tensor(math.log(memory.config.temperature))
-    learned = isinstance(memory.log_temperature, nn.Parameter)
-    memory.log_temperature = nn.Parameter(temperature) if learned else temperature
 
 
 def _new_columns(
