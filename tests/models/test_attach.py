@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 import fwpkm  # noqa: E402
 from fwpkm.models.attach import FAMILIES, freeze_base, memories, memory_states, unfreeze_base  # noqa: E402
 from fwpkm.testing.base_models import TINY, awaken, make_attached, make_base  # noqa: E402

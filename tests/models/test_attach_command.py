@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 import fwpkm  # noqa: E402
 from fwpkm.cli.main import main  # noqa: E402
 from fwpkm.memory.files import read_file  # noqa: E402

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 from fwpkm.eval.ablate import carry_over, exchange, silence  # noqa: E402
 from fwpkm.layers.fwpkm_config import FwPKMConfig  # noqa: E402
 from fwpkm.models.attach import attention_window, memories  # noqa: E402

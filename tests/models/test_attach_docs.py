@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", minversion="5.24")
 from fwpkm.models.attach import FAMILIES
 
 ROOT = Path(__file__).parents[2]

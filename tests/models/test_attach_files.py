@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", minversion="5.24")
 import fwpkm
 from fwpkm.memory.files import MemoryFile, read_file, write_file
 from fwpkm.models.attach import memories

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 from transformers import DynamicCache  # noqa: E402
 
 from fwpkm.models.attach import FAMILIES, memory_states, set_memory_states  # noqa: E402

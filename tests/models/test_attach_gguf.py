@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 gguf = pytest.importorskip("gguf")
 import fwpkm  # noqa: E402
 from fwpkm.cli.main import main  # noqa: E402

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 import fwpkm  # noqa: E402
 from fwpkm.memory.state import FwPKMState  # noqa: E402
 from fwpkm.models.attach import FAMILIES, freeze_base, memories, memory_states, set_memory_states  # noqa: E402

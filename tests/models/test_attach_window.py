@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 import fwpkm  # noqa: E402
 from fwpkm.models.attach import (  # noqa: E402
     FAMILIES,

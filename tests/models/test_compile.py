@@ -46,7 +46,7 @@ def test_compiled_blocks_compute_the_same_without_a_complaint(system: str) -> No
 
 @pytest.mark.parametrize(("what", "num_graphs"), [("layers", 1), ("model", None)])
 def test_a_transformers_model_with_memories_computes_the_same(what: str, num_graphs: int | None) -> None:
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", minversion="5.24")
     found = compiled(what, "fwpkm.testing.compiled_attached")
     assert max(found["step_errors"]) < 1e-9
     assert found["same_text"]

@@ -12,7 +12,7 @@ import torch
 from fwpkm.models.decoder import Decoder
 from fwpkm.testing.systems import SYSTEMS, make_system
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 from fwpkm.models.hf import FwPKMCache, FwPKMForCausalLM, FwPKMHFConfig, FwPKMModel  # noqa: E402
 from fwpkm.models.transformers_version import require_transformers  # noqa: E402
 from fwpkm.testing.hf_models import make_hf_model as make_model  # noqa: E402

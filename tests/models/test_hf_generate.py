@@ -8,7 +8,7 @@ import torch
 
 from fwpkm.testing.systems import SYSTEMS
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 from fwpkm.models.hf import FwPKMCache  # noqa: E402
 from fwpkm.testing.hf_models import make_hf_model as make_model  # noqa: E402
 from fwpkm.testing.hf_models import make_tokens  # noqa: E402

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 pytest.importorskip("accelerate")
 import fwpkm  # noqa: E402
 from fwpkm.models.attach import attention_window  # noqa: E402

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 from fwpkm.cli.main import main  # noqa: E402
 from fwpkm.eval.files import load_result  # noqa: E402
 from fwpkm.models.attach.folder import load_base_decoder  # noqa: E402
