@@ -1,6 +1,7 @@
 """`fwpkm attach`: an adapter for a model in a folder, which changes nothing until it is trained."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,3 +83,12 @@ def test_mistakes_are_named_and_nothing_is_written(folder, capsys, more, message
     assert command(folder, *more) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (folder / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["{here}/base", "./base", "../base", "~/base", "models/base/newest", Path("/base")]
+)
+def test_a_folder_that_is_not_there_is_named(name, tmp_path):
+    name = name.format(here=tmp_path) if isinstance(name, str) else name
+    with pytest.raises(FileNotFoundError, match=f"load_base: no such folder: {name}"):
+        load_base(name)

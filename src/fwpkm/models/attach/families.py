@@ -67,12 +67,15 @@ def load_base(name: str | os.PathLike[str], dtype: torch.dtype | None = None) ->
         dtype: Precision of the weights; None is that of the files, and float32 for a .gguf file.
 
     Raises:
-        FileNotFoundError: If there is no such .gguf file.
+        FileNotFoundError: If there is no such .gguf file, or no folder of a name that cannot be one on the hub.
         RuntimeError: If the package that reads .gguf files is missing.
         ValueError: If the model is of another family.
     """
     if Path(name).suffix == ".gguf":
         return check_family("load_base", _load_gguf(Path(name), dtype or torch.float32).eval())
+    on_hub = not os.fspath(name).startswith((".", "~", os.sep)) and len(Path(name).parts) <= 2
+    if not on_hub and not Path(name).is_dir():
+        raise FileNotFoundError(f"load_base: no such folder: {name}")
     model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto")
     return check_family("load_base", model.eval())
 
