@@ -8,7 +8,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LAYERS = (
-    ("state", "nested", "toml", "extras", "files", "lock"),
+    ("state", "nested", "toml", "devices", "files", "lock"),
     ("ops",),
     ("memory", "machine"),
     ("layers",),

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 
 from fwpkm.cli import ask, attach, bench, convert, data, demo, eval, info, inspect, memory, read, study, train
+from fwpkm.devices import check_device
 
 TRACEBACK_VARIABLE = "FWPKM_TRACEBACK"
 """Set to anything, errors come with where they arose."""
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(commands.add_parser(name, help=summary, description=module.__doc__))
     options = parser.parse_args(argv)
     try:
+        if hasattr(options, "device"):
+            check_device("--device", options.device)
         return _COMMANDS[options.command].run(options)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from fwpkm.devices import check_device
 from fwpkm.models.base_config import BaseConfig
 from fwpkm.models.config import DecoderConfig
 from fwpkm.models.decoder import Decoder
@@ -128,13 +129,15 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool 
 
     Raises:
         FileExistsError: If `out` holds a run, unless resumed.
-        ValueError: If recipe and data do not fit each other, or the run in `out` is of another model.
+        ValueError: If recipe and data do not fit each other, the run in `out` is of another model, or the machine
+            has no such device.
         TooManySkippedError: If losses or gradients stay non-finite.
         RuntimeError: If processes differ, or memory runs out.
     """
     run, folder = Run.of(recipe), RunFolder(Path(out))
     with ExitStack() as stack:
         device = pick_device(run.train.device)
+        check_device("train.device", device)
         if device.type == "cpu":
             keep_freed_memory()
         group = stack.enter_context(process_group(device))
