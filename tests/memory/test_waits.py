@@ -68,10 +68,10 @@ def test_what_waits_is_counted_once_and_what_does_not_is_not():
 
 
 def test_indexing_by_a_mask_is_counted_and_tensors_are_afterwards_what_they_were():
-    from fwpkm.layers.frame import check_hidden
+    from fwpkm.layers.inputs import check_hidden
 
     mask = torch.tensor([[True, False]])
     with count_waits() as found:
         check_hidden("here", torch.zeros(1, 2, 4), 4, mask, refuse_nonfinite=True)
-    assert found == {"layers/frame.py:_refuse_nonfinite": 2}  # the mask, and whether all are finite
+    assert found == {"layers/inputs.py:_refuse_nonfinite": 2}  # the mask, and whether all are finite
     assert torch.tensor([torch.tensor(1.0), torch.tensor(2.0)]).tolist() == [1.0, 2.0]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fwpkm.layers.attend import attend
 from fwpkm.layers.checks import below_one, not_divided, not_positive, refuse
+from fwpkm.layers.inputs import check_hidden, check_state
 from fwpkm.layers.kv import KVState, extend, keep_last, keep_last_real
 from fwpkm.layers.norm import RMSNorm
 from fwpkm.layers.padding import Packing, packing_of
@@ -97,10 +98,13 @@ class Attention(nn.Module):
             Outputs, and the state after the last token.
 
         Raises:
-            ValueError: If `window` is below 1 or wider than the config's.
+            ValueError: If widths or mask do not fit, or `window` is below 1 or wider than the config's.
+            TypeError: If `state` is another layer's.
         """
+        check_hidden("Attention", x, self.q_proj.in_features, mask)
         window = self._narrowest(window)
         state = self.initial_state(x) if state is None else state
+        check_state("Attention", state, KVState)
         if x.shape[1] == 0:
             return x, state
         packing = packing_of(mask)

@@ -11,7 +11,6 @@ from fwpkm.layers.norm import RMSNorm, at_least_float32, scaled_units
 from fwpkm.layers.padding import hide_padding
 from fwpkm.ops import units
 from fwpkm.ops.answer import TINY_VARIANCE, can_frame
-from fwpkm.ops.compiling import uncompiled
 
 VectorNorm = Literal["none", "l2", "zscore"]
 
@@ -183,28 +182,3 @@ def normalise(
     x = x - x.mean(dim=-1, keepdim=True)
     variance = x.square().sum(-1, keepdim=True) / (x.shape[-1] - 1)
     return x / (variance.clamp_min(TINY_VARIANCE).sqrt() + 1e-6)
-
-
-def check_hidden(
-    where: str, x: Tensor, dim: int, mask: Tensor | None, *, refuse_nonfinite: bool = False
-) -> None:
-    """Raise ValueError if hidden states [B, T, dim] or their mask [B, T] do not fit."""
-    if x.shape[-1] != dim:
-        raise ValueError(f"{where}: x must be [B, T, dim={dim}], got x {tuple(x.shape)}")
-    if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
-        raise ValueError(
-            f"{where}: mask must be bool [B, T] = [{x.shape[0]}, {x.shape[1]}], True for real tokens, got "
-            f"mask {tuple(mask.shape)} of {mask.dtype}"
-        )
-    if refuse_nonfinite:
-        _refuse_nonfinite(where, x, mask)
-
-
-@uncompiled  # an error that depends on numbers
-def _refuse_nonfinite(where: str, x: Tensor, mask: Tensor | None) -> None:
-    real = x if mask is None else x[mask]
-    if not bool(real.isfinite().all()):
-        raise ValueError(
-            f"{where}: x must be finite, got {int((~real.isfinite()).sum())} NaN or infinite numbers "
-            f"of {real.numel()}"
-        )

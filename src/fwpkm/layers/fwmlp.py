@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fwpkm.layers.checks import below_one, not_positive, refuse
-from fwpkm.layers.frame import MemoryFrame, VectorNorm, check_hidden
+from fwpkm.layers.frame import MemoryFrame, VectorNorm
 from fwpkm.layers.initial import add_initial, keeping_exact, set_initial
+from fwpkm.layers.inputs import check_hidden, check_state
 from fwpkm.layers.padding import hide_padding, packing_of
 from fwpkm.memory.fast_mlp import FastMLPState, pack_tokens
 from fwpkm.memory.waiting import Waiting
@@ -207,6 +208,7 @@ class FastWeightMLP(MemoryFrame):
 
         Raises:
             ValueError: If widths, streams or mask do not fit, or, with `check_inputs`, at a non-finite number.
+            TypeError: If `state` is another layer's.
         """
         config = self.config
         check_hidden("FastWeightMLP", x, config.dim, mask, refuse_nonfinite=config.check_inputs)
@@ -227,6 +229,7 @@ class FastWeightMLP(MemoryFrame):
     ) -> tuple[Float[Tensor, "B T Dv"], FastMLPState]:
         B, T, _ = v.shape
         state = self.initial_state(B) if state is None else state
+        check_state("FastWeightMLP", state, FastMLPState)
         state.check_fits(self.config.core, num_streams=B, initial=self._fresh(B))
         if self.config.scope == "batch" and mask is not None:
             write_mask = mask if write_mask is None else mask & write_mask

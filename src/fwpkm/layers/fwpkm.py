@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from fwpkm.layers.frame import MemoryFrame, check_hidden
+from fwpkm.layers.frame import MemoryFrame
 from fwpkm.layers.fwpkm_config import FwPKMConfig
+from fwpkm.layers.inputs import check_hidden, check_state
 from fwpkm.layers.padding import hide_padding
 from fwpkm.memory.remote import RemoteTable
 from fwpkm.memory.state import FwPKMState
@@ -192,6 +193,7 @@ class FwPKM(MemoryFrame):
 
         Raises:
             ValueError: If widths, streams or mask do not fit, or, with `check_inputs`, at a non-finite number.
+            TypeError: If `state` is another layer's.
         """
         config = self.config
         check_hidden("FwPKM", x, config.dim, mask, refuse_nonfinite=config.check_inputs)
@@ -220,6 +222,7 @@ class FwPKM(MemoryFrame):
 
     def _check(self, state: FwPKMState, num_streams: int) -> None:
         config = self.config
+        check_state("FwPKM", state, FwPKMState)
         state.check_fits(
             self._core,
             num_streams=num_streams,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fwpkm.layers.checks import below_one, not_divided, not_positive, refuse
 from fwpkm.layers.conv import ShortConv, ShortConvConfig, ShortConvState
+from fwpkm.layers.inputs import check_hidden, check_state
 from fwpkm.layers.norm import GatedRMSNorm, at_least_float32
 from fwpkm.layers.padding import hide_padding
 from fwpkm.ops.delta_rule import Arithmetic, Backend, gated_delta_rule
@@ -125,7 +126,15 @@ class GatedDeltaNet(nn.Module):
         state: GatedDeltaNetState | None = None,
         mask: Bool[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], GatedDeltaNetState]:
-        """Mix the tokens of `x`; `mask` is False at padding, which changes nothing and gives zeros."""
+        """Mix the tokens of `x`; `mask` is False at padding, which changes nothing and gives zeros.
+
+        Raises:
+            ValueError: If widths or mask do not fit.
+            TypeError: If `state` is another layer's.
+        """
+        check_hidden("GatedDeltaNet", x, self.in_proj_ba.in_features, mask)
+        if state is not None:
+            check_state("GatedDeltaNet", state, GatedDeltaNetState)
         x = hide_padding(x, mask)
         mixed, z = self._split_heads(x)
         g, beta = self._decay_and_strength(x)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fwpkm.layers.attention import angles_after, attend_and_keep
 from fwpkm.layers.checks import refuse
-from fwpkm.layers.frame import check_hidden
+from fwpkm.layers.inputs import check_hidden, check_state
 from fwpkm.layers.kv import KVState
 from fwpkm.layers.lact_config import LaCTConfig
 from fwpkm.layers.low_rank import HeadMatrices
@@ -155,6 +155,7 @@ class LaCT(nn.Module):
 
         Raises:
             ValueError: If widths, streams or mask do not fit.
+            TypeError: If `state` is another layer's.
         """
         check_hidden("LaCT", x, self.qkv_proj.in_features, mask)
         if state is not None:
@@ -174,6 +175,7 @@ class LaCT(nn.Module):
 
     @uncompiled
     def _check(self, state: LaCTState, num_streams: int) -> None:
+        check_state("LaCT", state, LaCTState)
         problems = []
         if state.memory.num_streams != num_streams:
             problems.append(f"x has {num_streams} streams and the state {state.memory.num_streams}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fwpkm.layers.gated_delta_net import GatedDeltaNet
+from fwpkm.layers.inputs import check_state
 from fwpkm.layers.norm import RMSNorm
 from fwpkm.layers.pkm import ProductKeyMemory
 from fwpkm.models.block import Block
@@ -143,6 +144,7 @@ class Decoder(nn.Module):
 
         Raises:
             ValueError: If tokens, cache or mask do not fit.
+            TypeError: If `cache` is none.
         """
         self._check(input_ids, cache, mask)
         return self.read(
@@ -229,6 +231,10 @@ class Decoder(nn.Module):
         return self.config.attention.window
 
     def _check(self, input_ids: Tensor, cache: DecoderCache | None, mask: Tensor | None) -> None:
+        if input_ids.ndim != 2 or input_ids.is_floating_point():
+            raise ValueError(
+                f"Decoder: input_ids must be whole numbers [B, T], got {tuple(input_ids.shape)} of {input_ids.dtype}"
+            )
         B, T = input_ids.shape
         if mask is not None and (mask.shape != (B, T) or mask.dtype != torch.bool):
             raise ValueError(
@@ -237,6 +243,7 @@ class Decoder(nn.Module):
             )
         if cache is None:
             return
+        check_state("Decoder", cache, DecoderCache, "cache")
         if len(cache.blocks) != len(self.blocks):
             raise ValueError(
                 f"Decoder: the cache must come from this model, got {len(cache.blocks)} blocks for "
